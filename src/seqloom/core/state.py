@@ -1,0 +1,148 @@
+"""What a mixer or a model remembers between calls: a frozen tree of batch-first tensors.
+
+    y, state = mixer(x, mixer.initial_state(B));    y2, state = mixer(x2, state)
+
+Shapes: B batch rows, R recorded points. Every tensor's first axis is the batch; ``length_B`` counts the
+positions that each row has consumed. Reordering, moving, counting bytes and going back are written once here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from seqloom.core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trail:
+    """Earlier states, recorded where the layout's ``states_at`` asked; field name -> (B, R, ...)."""
+
+    length_BR: Tensor
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Base of every state.
+
+    A call may write into the buffers of the state that it is given (key-value caches do): ``fork()`` before two
+    different continuations of one state.
+    """
+
+    in_place: ClassVar[bool] = False
+    """True where a call writes into the given state's buffers."""
+
+    length_B: Tensor
+    """Positions consumed so far, a row."""
+    trail: Trail | None = None
+    """Recorded earlier states of this call, if the layout asked for them."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state's own tensors by field name, without the trail and without nested states."""
+        return {item.name: value for item in fields(self) if isinstance(value := getattr(self, item.name), Tensor)}
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Apply a function to every tensor, nested states and the trail included."""
+        return replace(self, **{item.name: _map(getattr(self, item.name), change) for item in fields(self)})
+
+    def select(self, rows_R: Tensor) -> Self:
+        """Rows in a new order; rows may be repeated (beam expansion) or left out (finished rows)."""
+        return self.map(lambda tensor: tensor.index_select(0, rows_R))
+
+    def fork(self) -> Self:
+        """A state that can be continued independently of this one."""
+        return self.map(torch.clone)
+
+    def to(self, *where: Any) -> Self:
+        """Move to a device; a dtype applies to floating tensors alone."""
+        return self.map(lambda tensor: _to(tensor, *where))
+
+    def detach(self) -> Self:
+        """Cut the gradient (truncated backpropagation through time)."""
+        return self.map(torch.Tensor.detach)
+
+    @property
+    def batch(self) -> int:
+        """Rows."""
+        return self.length_B.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of every tensor, without the trail."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in _leaves(replace(self, trail=None)))
+
+    def rollback(self, n_B: Tensor) -> Self:
+        """Forget the last ``n_B`` positions of each row. ConfigError where the trail lacks the point."""
+        if self.trail is None:
+            if bool((n_B == 0).all()):
+                return self
+            raise ConfigError("this state can go back only to recorded points: ask for them with Layout(states_at=...)")
+        point_B = _point(self.trail.length_BR, self.length_B - n_B)
+        rows_B = torch.arange(len(point_B), device=point_B.device)
+        earlier = {name: tensor[rows_B, point_B] for name, tensor in self.trail.tensors.items()}
+        return replace(self, **earlier, length_B=self.length_B - n_B, trail=None)
+
+    @classmethod
+    def record(cls, states: "list[Self]") -> Trail:
+        """Stack states of successive points into a trail."""
+        length_BR = torch.stack([state.length_B for state in states], 1)
+        names = [name for name in states[0].tensors() if name != "length_B"]
+        return Trail(
+            length_BR=length_BR,
+            tensors={name: torch.stack([getattr(state, name) for state in states], 1) for name in names},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class States(State):
+    """The states of a model: one a layer, by name, and extras that travel with the rows (encoder outputs, pointers)."""
+
+    layers: dict[str, State]
+    extras: dict[str, Tensor | State]
+
+    def rollback(self, n_B: Tensor) -> Self:
+        """Every layer goes back by itself."""
+        layers = {name: state.rollback(n_B) for name, state in self.layers.items()}
+        return replace(self, layers=layers, length_B=self.length_B - n_B, trail=None)
+
+
+def _point(length_BR: Tensor, wanted_B: Tensor) -> Tensor:
+    """Index of the recorded point at which each row had the wanted length."""
+    hit_BR = length_BR == wanted_B[:, None]
+    if not bool(hit_BR.any(1).all()):
+        row = int((~hit_BR.any(1)).nonzero()[0])
+        raise ConfigError(
+            f"row {row} was not recorded at length {int(wanted_B[row])}; "
+            f"its trail has {sorted(set(length_BR[row].tolist()))}"
+        )
+    return hit_BR.int().argmax(1)
+
+
+def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, State):
+        return value.map(change)
+    if isinstance(value, Trail):
+        return Trail(length_BR=change(value.length_BR), tensors=_map(value.tensors, change))
+    if isinstance(value, Mapping):
+        return {key: _map(item, change) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_map(item, change) for item in value)
+    return value
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    _map(value, lambda tensor: found.append(tensor) or tensor)
+    return found
+
+
+def _to(tensor: Tensor, *where: Any) -> Tensor:
+    if tensor.is_floating_point() or tensor.is_complex():
+        return tensor.to(*where)
+    devices = [item for item in where if not isinstance(item, torch.dtype)]
+    return tensor.to(*devices) if devices else tensor
