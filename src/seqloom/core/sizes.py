@@ -1,0 +1,17 @@
+"""What the data dictates to a model: the sizes of its ends."""
+
+from dataclasses import dataclass
+
+from seqloom.core.component import Value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes(Value):
+    """Surroundings of every model: ``CausalLM(sizes, config)``."""
+
+    vocabulary: int = 0
+    """Ids, specials included; 0 = no symbols come in."""
+    classes: int = 0
+    """Classes to tell apart; 0 = no classification head."""
+    channels: int = 0
+    """Real-valued input channels."""
