@@ -1,0 +1,50 @@
+"""How symbols and values enter the residual stream; shared by every model.
+
+Shapes: B batch, T time, D width, C channels.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+
+from seqloom.core.errors import ConfigError
+from seqloom.core.layout import Layout
+from seqloom.core.sizes import Sizes
+
+
+class Input(nn.Module):
+    """Sum of the token's embedding, a linear map of its values and, if asked for, a learned position."""
+
+    def __init__(self, sizes: Sizes, width: int, positions: int = 0, rate: float = 0.0) -> None:
+        """Embeddings start at N(0, 0.02)."""
+        super().__init__()
+        self.rate = rate
+        self.embedding = nn.Embedding(max(sizes.vocabulary, 1), width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.position = nn.Embedding(positions, width) if positions else None
+        if self.position is not None:
+            nn.init.normal_(self.position.weight, std=0.02)
+        self.values = nn.Linear(sizes.channels, width) if sizes.channels else None
+
+    def forward(
+        self, tokens_BT: Tensor | None, *, layout: Layout, before_B: Tensor | None, values_BTC: Tensor | None = None
+    ) -> Tensor:
+        """The stream before the first layer (B, T, D)."""
+        if tokens_BT is None and values_BTC is None:
+            raise ConfigError("a model needs tokens or values")
+        given = tokens_BT if tokens_BT is not None else values_BTC
+        x_BTD = self.embedding(tokens_BT) if tokens_BT is not None else 0
+        if values_BTC is not None:
+            if self.values is None:
+                raise ConfigError("this model was built without value channels")
+            x_BTD = x_BTD + self.values(values_BTC)
+        if self.position is not None:
+            rows, length = given.shape[:2]
+            start_B = before_B if before_B is not None else torch.zeros(rows, dtype=torch.long, device=given.device)
+            where_BT = layout.where_BT(length, start_B)
+            if length and int(where_BT.max()) >= self.position.num_embeddings:
+                raise ConfigError(
+                    f"position {int(where_BT.max())} lies beyond the {self.position.num_embeddings} learned positions"
+                )
+            x_BTD = x_BTD + self.position(where_BT)
+        return dropout(x_BTD, self.rate) if self.rate and self.training else x_BTD

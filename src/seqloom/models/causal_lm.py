@@ -1,0 +1,80 @@
+"""A causal language model over any mixer.
+
+    h_0 = embed(tokens) (+ position) (+ W values)     h_L = backbone(h_0)     logits = h_L W_out^T
+
+Shapes: B batch, T time, D width, V vocabulary, C channels.
+Source: Radford et al., "Language models are unsupervised multitask learners", 2019, for the shape of the model.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from seqloom.core.batch import Batch
+from seqloom.core.errors import ConfigError
+from seqloom.core.layout import PLAIN, Layout
+from seqloom.core.outputs import Outputs
+from seqloom.core.sizes import Sizes
+from seqloom.core.state import State, States
+from seqloom.models._base import Model
+from seqloom.models._input import Input
+from seqloom.models.backbone import Backbone
+
+
+class CausalLM(Model):
+    """Distribution of the next symbol after every position."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Model.Config):
+        """Ends of the model."""
+
+        backbone: Backbone.Config = field(default_factory=Backbone.Config)
+        """The stack between embedding and head."""
+        tie: bool = True
+        """The head shares the embedding's matrix."""
+        positions: int = 0
+        """Learned absolute positions up to this length; 0 = none (most mixers know the order)."""
+        dropout: float = 0.0
+        """Rate on the embedding."""
+
+    def __init__(self, sizes: Sizes, config: Config | None = None) -> None:
+        """Raises ConfigError for a vocabulary without symbols."""
+        super().__init__(sizes, config)
+        if sizes.vocabulary < 1:
+            raise ConfigError("a causal language model needs a vocabulary")
+        width = self.config.backbone.width
+        self.input = Input(sizes, width, self.config.positions, self.config.dropout)
+        self.backbone: Backbone = self.config.backbone.build()
+        self.head = nn.Linear(width, sizes.vocabulary, bias=False)
+        nn.init.normal_(self.head.weight, std=0.02)
+        if self.config.tie:
+            self.head.weight = self.input.embedding.weight
+
+    @property
+    def causal(self) -> bool:
+        """True where no mixer sees the future."""
+        return self.backbone.causal
+
+    def forward(
+        self,
+        tokens_BT: Tensor | None,
+        state: State | None = None,
+        *,
+        layout: Layout = PLAIN,
+        values_BTC: Tensor | None = None,
+        context: Batch | None = None,
+    ) -> tuple[Outputs, State | None]:
+        """Outputs ``logits`` (B, T, V) and ``hidden``; the logits are computed when somebody looks."""
+        if state is not None and not isinstance(state, States):
+            raise ConfigError("this is not a state of a CausalLM")
+        before_B = None if state is None else state.length_B
+        x_BTD = self.input(tokens_BT, layout=layout, before_B=before_B, values_BTC=values_BTC)
+        hidden, after = self.backbone(x_BTD, state, layout=layout)
+        entries: dict[str, Any] = {"hidden": hidden, "logits": partial(self.head, hidden[-1])}
+        return Outputs(entries), after
+
+    def initial_state(self, batch: int, *, capacity: int | None = None) -> State:
+        """The state of every layer before the first position."""
+        return self.backbone.initial_state(batch, capacity=capacity)

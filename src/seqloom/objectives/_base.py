@@ -1,0 +1,108 @@
+"""The one interface of every objective: corrupt an example, make a batch, add up a loss.
+
+A loss is a dict of terms (sum, count, weight), never an average: the loop divides the summed terms by the global
+count over accumulation steps and ranks, so that unequal lengths cannot bias it.
+
+Shapes: B rows, T time, V vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqloom.core.batch import Batch, Example
+from seqloom.core.component import Component, Value
+from seqloom.core.errors import ConfigError
+from seqloom.core.outputs import Outputs
+from seqloom.core.specials import SPECIALS, Specials
+
+
+class Term(NamedTuple):
+    """One part of a loss."""
+
+    sum: Tensor
+    """Sum over what counts, with gradient."""
+    count: Tensor
+    """How much counts: summed over the whole step before dividing."""
+    weight: float = 1.0
+    """Factor in the total; 0 = only reported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSpec(Value):
+    """Samples that an objective needs of the current model; the loop makes them by the decoding protocol."""
+
+    decoder: str = "sample"
+    """Name of the decoder."""
+    samples: int = 1
+    """Continuations a row."""
+    limit: int = 64
+    """Most new tokens."""
+    every: int = 1
+    """Steps between refreshes."""
+
+
+class Objective(Component):
+    """Base of every objective."""
+
+    rollouts: ClassVar[RolloutSpec | None] = None
+    batch_coupled: ClassVar[bool] = False
+    """True where a term depends on the other rows of the batch (in-batch negatives)."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Component.Config):
+        """Options of an objective."""
+
+    def __init__(self, specials: Specials = SPECIALS, config: Config | None = None) -> None:
+        """Keep the ids that mean something, and the options."""
+        self.specials = specials
+        self.config: Any = config if config is not None else type(self).Config()
+
+    def corrupt(self, example: Example, rng: np.random.Generator) -> Example:
+        """A changed copy; numpy alone, a pure function of the example and ``rng``. The default changes nothing."""
+        return example
+
+    def width(self, example: Example) -> int:
+        """Columns that an example takes in a batch; what batching counts."""
+        return len(example.tokens)
+
+    def batch(self, examples: Sequence[Example], *, rows: Sequence[int] | None = None) -> Batch:
+        """Rows for a model; examples with the same row number are packed into one row, in order."""
+        raise TypeError(f"{type(self).__name__} makes no batches")
+
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        """Terms of the loss; names are stable, so that they can be logged and weighted."""
+        raise TypeError(f"{type(self).__name__} has no loss")
+
+
+def total(terms: Mapping[str, Term]) -> Tensor:
+    """The loss of one batch by itself: weighted sum of the terms' means."""
+    parts = [term.weight * term.sum / term.count.clamp_min(1) for term in terms.values() if term.weight]
+    if not parts:
+        raise ConfigError("every term of the loss has weight 0: nothing would be learnt")
+    return torch.stack(parts).sum()
+
+
+class Placed(NamedTuple):
+    """Where examples lie in the rows of a batch."""
+
+    row_E: np.ndarray
+    begin_E: np.ndarray
+    lengths_B: np.ndarray
+    packed: bool
+
+
+def place(widths: Sequence[int], rows: Sequence[int] | None) -> Placed:
+    """Put examples one after another into their rows; without ``rows``, one a row."""
+    width_E = np.asarray(widths, dtype=np.int64)
+    row_E = np.arange(len(width_E)) if rows is None else np.unique(np.asarray(rows), return_inverse=True)[1]
+    lengths_B = np.zeros(int(row_E.max(initial=-1)) + 1, dtype=np.int64)
+    begin_E = np.zeros(len(width_E), dtype=np.int64)
+    for number, (row, width) in enumerate(zip(row_E, width_E, strict=True)):
+        begin_E[number] = lengths_B[row]
+        lengths_B[row] += width
+    return Placed(row_E, begin_E, lengths_B, packed=len(lengths_B) < len(width_E))

@@ -1,0 +1,99 @@
+"""Predict the next symbol: maximum likelihood of an autoregressive model.
+
+    L = - sum_t log p(x_{t+1} | x_1..x_t)    over x_1 .. x_n, end      (the first symbol is predicted from <bos>)
+
+Shapes: B rows, T time, V vocabulary. Inputs are <bos> x_1 .. x_n, targets x_1 .. x_n <eos>, shifted here once.
+A window that continues an earlier one opens with its predecessor's last symbol instead of <bos> (``opens`` False) and
+ends without <eos> (``closes`` False).
+Source: Bengio et al., "A neural probabilistic language model", 2003; label smoothing: Szegedy et al., 2015,
+arXiv:1512.00567, section 7.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from seqloom.core.batch import Batch, Example
+from seqloom.core.errors import ConfigError
+from seqloom.core.layout import Layout
+from seqloom.core.outputs import Outputs
+from seqloom.objectives._base import Objective, Term, place
+
+
+class NextToken(Objective):
+    """Cross-entropy of every next symbol, the end symbol included."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Objective.Config):
+        """Options of the loss."""
+
+        smoothing: float = 0.0
+        """Share of each target's mass that is spread evenly over the vocabulary."""
+
+    def width(self, example: Example) -> int:
+        """Columns of an example: one a prediction."""
+        return len(example.tokens) - (not example.opens) + example.closes
+
+    def batch(self, examples: Sequence[Example], *, rows: Sequence[int] | None = None) -> Batch:
+        """Right-padded rows, packed where row numbers repeat; an example's weights are its label ``weight`` if any."""
+        at = place([self.width(example) for example in examples], rows)
+        shape = (len(at.lengths_B), int(at.lengths_B.max(initial=0)))
+        tokens_BT, targets_BT = (np.full(shape, self.specials.pad, dtype=np.int64) for _ in range(2))
+        weights_BT, starts_BT = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=bool)
+        for example, row, begin in zip(examples, at.row_E, at.begin_E, strict=True):
+            line = self._line(example)
+            columns = slice(begin, begin + len(line) - 1)
+            tokens_BT[row, columns], targets_BT[row, columns] = line[:-1], line[1:]
+            weights_BT[row, columns] = self._weights(example, len(line) - 1)
+            starts_BT[row, begin : begin + 1] = True
+        layout = Layout(
+            lengths_B=None if (at.lengths_B == shape[1]).all() else torch.from_numpy(at.lengths_B),
+            starts_BT=torch.from_numpy(starts_BT) if at.packed else None,
+        )
+        first_B = np.unique(at.row_E, return_index=True)[1]
+        return Batch(
+            tokens_BT=torch.from_numpy(tokens_BT),
+            targets=torch.from_numpy(targets_BT),
+            weights=torch.from_numpy(weights_BT),
+            layout=layout,
+            index_B=torch.tensor([examples[i].index for i in first_B], dtype=torch.long),
+        )
+
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
+        """Terms ``nll`` (nats; the loss) and ``accuracy`` (reported)."""
+        if batch.targets is None or batch.weights is None:
+            raise ConfigError("next_token needs targets and weights")
+        logits_BTV, count = outputs.logits.float(), batch.weights.sum()
+        nll_BT = cross_entropy(
+            logits_BTV.flatten(0, 1), batch.targets.flatten(), reduction="none", label_smoothing=self.config.smoothing
+        )
+        hits_BT = (logits_BTV.detach().argmax(-1) == batch.targets) * batch.weights
+        return {
+            "nll": Term(_weighted(nll_BT, batch.weights), count),
+            "accuracy": Term(hits_BT.sum(), count, weight=0.0),
+        }
+
+    def _line(self, example: Example) -> np.ndarray:
+        """Everything from the first input to the last target."""
+        ends = [self.specials.eos] if example.closes else []
+        line = np.concatenate([[self.specials.bos] if example.opens else [], example.tokens, ends]).astype(np.int64)
+        if len(line) < 1:
+            raise ConfigError(f"example {example.index} has neither symbols nor ends")
+        return line
+
+    def _weights(self, example: Example, width: int) -> np.ndarray | float:
+        given = example.labels.get("weight")
+        if given is None:
+            return 1.0
+        own = given if example.opens else given[1:]  # the first symbol of a continued window is input alone
+        return np.concatenate([own, np.ones(width - len(own), dtype=np.float32)])
+
+
+def _weighted(loss_BT: Tensor, weights_BT: Tensor) -> Tensor:
+    # where, not a product: an infinite loss at a masked position must not become NaN
+    flat_BT = loss_BT.view_as(weights_BT)
+    return torch.where(weights_BT > 0, flat_BT * weights_BT, 0).sum()
