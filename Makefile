@@ -44,7 +44,7 @@ format: .venv/dev.stamp  ## mend what ruff can mend
 	$(BIN)/ruff format
 
 docs: .venv/docs.stamp  ## the site, in site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/dev.stamp  ## time everything that is green
 	$(BIN)/python benchmarks/run.py

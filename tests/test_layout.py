@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import seqloom
 from seqloom.core import discovery
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,6 +19,7 @@ SRC = ROOT / "src" / "seqloom"
 FILES = sorted(SRC.rglob("*.py"))
 OWN = [(shelf, name) for shelf in discovery.SHELVES for name in discovery.names(shelf)]
 PARTS = [(shelf, name) for shelf, name in OWN if SRC in discovery.path(shelf, name).parents]
+PART_NAMES = ["/".join(part) for part in PARTS]
 EXPLAINED = ("kernels", "mixers", "objectives")  # shelves whose docstrings name their shapes and their source
 ONE_NAME = ("recipes", "models/classical", "mixers")  # they share `--model NAME`
 RECIPE = {"paper", "small"}
@@ -59,7 +61,7 @@ def signatures_are_closed(text: str) -> Offences:
             yield f"line {function.lineno}: {function.name} takes **{function.args.kwarg.arg}; name the arguments"
 
 
-def configs_are_small_and_documented(text: str) -> Offences:
+def configs_are_documented(text: str) -> Offences:
     for config in ast.walk(ast.parse(text)):
         if not (isinstance(config, ast.ClassDef) and config.name == "Config"):
             continue
@@ -105,7 +107,7 @@ RULES: tuple[Callable[[str], Offences], ...] = (
     file_is_short,
     functions_are_short,
     signatures_are_closed,
-    configs_are_small_and_documented,
+    configs_are_documented,
     nothing_is_left_out,
     names_are_plain,
 )
@@ -118,7 +120,7 @@ def test_source_files_keep(rule):
     assert not bad, "\n" + "\n".join(bad)
 
 
-@pytest.mark.parametrize(("shelf", "name"), PARTS, ids="/".join)
+@pytest.mark.parametrize(("shelf", "name"), PARTS, ids=PART_NAMES)
 def test_part_has_its_place(shelf, name):
     path = discovery.path(shelf, name)
     text = path.read_text("utf-8")
@@ -137,7 +139,7 @@ def test_part_has_its_place(shelf, name):
     assert not found, f"\n{path.relative_to(ROOT)}: " + "\n".join(found)
 
 
-@pytest.mark.parametrize(("shelf", "name"), PARTS, ids="/".join)
+@pytest.mark.parametrize(("shelf", "name"), PARTS, ids=PART_NAMES)
 def test_part_can_be_got(shelf, name):
     if shelf == "recipes":
         assert callable(discovery.module(shelf, name).small)
@@ -148,6 +150,11 @@ def test_part_can_be_got(shelf, name):
 def test_models_share_one_set_of_names():
     counts = Counter(name for shelf in ONE_NAME for name in discovery.names(shelf))
     assert not [name for name, count in counts.items() if count > 1]
+
+
+def test_citation_names_the_version():
+    text = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"\nversion: {seqloom.__version__}\n" in text
 
 
 def test_samples_are_small():
@@ -164,12 +171,12 @@ OFFENDERS = [
     (signatures_are_closed, "class A:\n def __init__(self, **k): ...", "class A:\n def _f(self, **k): ..."),
     (signatures_are_closed, "class A:\n class B:\n  def f(self, **k): ...", "class _A:\n def f(self, **k): ..."),
     (
-        configs_are_small_and_documented,
+        configs_are_documented,
         "class A:\n  class Config:\n    a: int\n    b: int",
         "class Config:\n" + FIELD * 12,
     ),
     (
-        configs_are_small_and_documented,
+        configs_are_documented,
         "class Config:\n" + FIELD * 13,
         "class Config:\n    a: ClassVar[int] = 1\n" + FIELD,
     ),

@@ -126,8 +126,9 @@ class Alignment:
 def distance(a: Symbols, b: Symbols, costs: Costs = UNIT) -> float:
     """Return the cost of the cheapest script from a to b: O(n m) time, O(min(n, m)) memory for constant costs.
 
-    >>> distance("kitten", "sitting")
-    3
+    Examples:
+        >>> distance("kitten", "sitting")
+        3
     """
     return distances([(a, b)], costs)[0].item()
 
@@ -152,8 +153,9 @@ def distances(pairs: Iterable[tuple[Symbols, Symbols]], costs: Costs = UNIT) -> 
 def align(a: Symbols, b: Symbols, costs: Costs = UNIT) -> Alignment:
     """Return the cheapest script from a to b that comes first in the tie order: O(n m) time and bytes.
 
-    >>> [op.kind for op in align("abc", "axcd").operations]
-    ['keep', 'substitute', 'keep', 'insert']
+    Examples:
+        >>> [op.kind for op in align("abc", "axcd").operations]
+        ['keep', 'substitute', 'keep', 'insert']
     """
     from seqloom.core import _edits_numba as compiled
 
