@@ -80,9 +80,13 @@ class State:
             if bool((n_B == 0).all()):
                 return self
             raise ConfigError("this state can go back only to recorded points: ask for them with Layout(states_at=...)")
-        point_B = _point(self.trail.length_BR, self.length_B - n_B)
+        length_BR = torch.cat([self.trail.length_BR, self.length_B[:, None]], 1)  # the last state is always at hand
+        point_B = _point(length_BR, self.length_B - n_B)
         rows_B = torch.arange(len(point_B), device=point_B.device)
-        earlier = {name: tensor[rows_B, point_B] for name, tensor in self.trail.tensors.items()}
+        earlier = {
+            name: torch.cat([tensor, getattr(self, name)[:, None]], 1)[rows_B, point_B]
+            for name, tensor in self.trail.tensors.items()
+        }
         return replace(self, **earlier, length_B=self.length_B - n_B, trail=None)
 
     @classmethod
@@ -110,7 +114,10 @@ class States(State):
 
 
 def _point(length_BR: Tensor, wanted_B: Tensor) -> Tensor:
-    """Index of the recorded point at which each row had the wanted length."""
+    """Index of the last recorded point at which each row had the wanted length.
+
+    The last, for a packed row has the same lengths again in each of its segments.
+    """
     hit_BR = length_BR == wanted_B[:, None]
     if not bool(hit_BR.any(1).all()):
         row = int((~hit_BR.any(1)).nonzero()[0])
@@ -118,7 +125,7 @@ def _point(length_BR: Tensor, wanted_B: Tensor) -> Tensor:
             f"row {row} was not recorded at length {int(wanted_B[row])}; "
             f"its trail has {sorted(set(length_BR[row].tolist()))}"
         )
-    return hit_BR.int().argmax(1)
+    return hit_BR.shape[1] - 1 - hit_BR.flip(1).int().argmax(1)
 
 
 def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

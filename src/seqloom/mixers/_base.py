@@ -11,7 +11,7 @@ A state comes back where one was given: training passes none and pays for none, 
 Shapes: B batch, T time, S segments, D width. A mixer has no norm, residual or MLP of its own: the backbone adds them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from seqloom.core.component import Component
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import PLAIN, Layout, Segments, fold, roll, segments, unfold
+from seqloom.core.protocols import Exchange
 from seqloom.core.state import State
 
 
@@ -96,6 +97,11 @@ class Mixer(Component, nn.Module):
         """What the mixer can do with these options."""
         raise TypeError(f"{cls.__name__} declares no traits")
 
+    @classmethod
+    def grid(cls) -> "Iterable[Mixer.Config]":
+        """Option sets that the contract test covers, the default one first."""
+        return (cls.Config(),)
+
     def mix(
         self, x_BTD: Tensor, state: State | None, layout: Layout, context: Tensor | None
     ) -> tuple[Tensor, State | None]:
@@ -137,10 +143,10 @@ class Mixer(Component, nn.Module):
             ConfigError: the layout asks for something that these options cannot do.
         """
         self._check(x_BTD, state, layout, context)
-        if x_BTD.shape[1] == 0:
+        if layout.exchange is not None and self.config.traits().sequence_comm == "state":
+            return self._handed_on(x_BTD, state, replace(layout, exchange=None), context, layout.exchange)
+        if x_BTD.shape[0] == 0 or x_BTD.shape[1] == 0:
             return x_BTD, state
-        if layout.exchange is not None and state is None and self.config.traits().sequence_comm == "state":
-            state = layout.exchange.receive(self.initial_state(len(x_BTD)))
         if layout.side == "left" and layout.lengths_B is not None:
             y_BTD, state = self._from_left(x_BTD, state, layout, context)
         else:
@@ -171,6 +177,16 @@ class Mixer(Component, nn.Module):
             raise ConfigError(
                 f"{name} reaches {traits.length_bound} positions with these options, not {x_BTD.shape[1]}"
             )
+
+    def _handed_on(
+        self, x_BTD: Tensor, state: State | None, layout: Layout, context: Tensor | None, exchange: Exchange
+    ) -> tuple[Tensor, State | None]:
+        """Go on from the left neighbour's state and hand the new one to the right."""
+        start = self.initial_state(len(x_BTD)) if state is None else state
+        y_BTD, after = self.forward(x_BTD, exchange.receive(start), layout=layout, context=context)
+        if after is not None:
+            exchange.send(after)
+        return y_BTD, None if state is None else after
 
     def _from_left(
         self, x_BTD: Tensor, state: State | None, layout: Layout, context: Tensor | None

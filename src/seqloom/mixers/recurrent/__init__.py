@@ -1,0 +1,1 @@
+"""Gated recurrent networks: one nonlinear update a step."""
