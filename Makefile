@@ -3,6 +3,7 @@
 #   PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"   the small CPU build of torch on Linux
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 SHELL := /bin/sh
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
@@ -70,18 +71,18 @@ $(BIN)/python:
 	echo "seqloom needs Python 3.11 or newer with venv, and found none (looked for: $(or $(PYTHON),python3 python3.13 python3.12 python3.11)). Install it (Debian, Ubuntu: apt install python3 python3-venv) or name one: make PYTHON=/path/to/python3.12 ..." >&2; \
 	exit 1
 
-.venv/base.stamp: pyproject.toml constraints.txt | $(BIN)/python
+.venv/base.stamp: pyproject.toml constraints.txt $(BIN)/python
 	$(PIP) $(PIP_FLAGS) -e .
 	@touch $@
 
-.venv/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+.venv/dev.stamp: pyproject.toml constraints.txt $(BIN)/python
 	$(PIP) $(PIP_FLAGS) -e ".[dev]"
 	@touch $@ .venv/base.stamp
 
-.venv/docs.stamp: pyproject.toml constraints.txt | $(BIN)/python
+.venv/docs.stamp: pyproject.toml constraints.txt $(BIN)/python
 	$(PIP) $(PIP_FLAGS) -e ".[docs]"
 	@touch $@ .venv/base.stamp
 
-.venv/parity.stamp: pyproject.toml constraints.txt | $(BIN)/python
+.venv/parity.stamp: pyproject.toml constraints.txt $(BIN)/python
 	$(PIP) $(PIP_FLAGS) -e ".[parity]"
 	@touch $@ .venv/base.stamp
