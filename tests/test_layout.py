@@ -157,10 +157,13 @@ def test_citation_names_the_version():
     assert f"\nversion: {seqloom.__version__}\n" in text
 
 
-def test_samples_are_small():
+def test_samples_are_small_and_carry_their_papers():
     folder = SRC / "data" / "samples"
-    samples = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    assert sum(path.stat().st_size for path in samples) <= SAMPLE_BYTES
+    files = [path for path in folder.iterdir() if path.is_file() and path.suffix != ".py"]
+    assert sum(path.stat().st_size for path in files) <= SAMPLE_BYTES
+    data = [path for path in files if path.suffix not in (".json", ".LICENSE", ".md")]
+    assert data
+    assert not [path.name for path in data for paper in (".json", ".LICENSE") if not path.with_suffix(paper).is_file()]
 
 
 FIELD = '    width: int = 1\n    """The width."""\n'
