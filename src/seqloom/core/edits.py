@@ -210,8 +210,9 @@ def _symbols(sequence: Symbols) -> Sequence[Hashable]:
 
 def _encode(sequences: list[Symbols]) -> list[np.ndarray]:
     """Map symbols to int64 codes, equal exactly where the symbols are equal."""
-    if all(isinstance(s, str) for s in sequences):
-        return [np.frombuffer(s.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64) for s in sequences]
+    texts = [s for s in sequences if isinstance(s, str)]
+    if len(texts) == len(sequences):
+        return [np.frombuffer(s.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64) for s in texts]
     codes: dict[Hashable, int] = {}
     return [np.fromiter((codes.setdefault(x, len(codes)) for x in _symbols(s)), np.int64, len(s)) for s in sequences]
 
