@@ -49,6 +49,8 @@ class Batch:
     context: "Batch | None" = None
     index_B: Tensor | None = None
     """Numbers of the examples; with packed rows, of each row's first."""
+    rollouts: "Batch | None" = None
+    """Samples of the current model, where the objective asks for them."""
 
     def __len__(self) -> int:
         """Rows."""
@@ -74,4 +76,5 @@ class Batch:
         fields = ("lengths_B", "starts_BT", "positions_BT", "parents_BT", "parts_BT")
         layout = {n: v.to(device, non_blocking=True) for n in fields if (v := getattr(self.layout, n)) is not None}
         context = None if self.context is None else self.context.to(device)
-        return replace(self, **moved, layout=replace(self.layout, **layout), context=context)
+        rollouts = None if self.rollouts is None else self.rollouts.to(device)
+        return replace(self, **moved, layout=replace(self.layout, **layout), context=context, rollouts=rollouts)

@@ -52,6 +52,10 @@ class Objective(Component):
     rollouts: ClassVar[RolloutSpec | None] = None
     batch_coupled: ClassVar[bool] = False
     """True where a term depends on the other rows of the batch (in-batch negatives)."""
+    margin: ClassVar[int] = 0
+    """Columns that an example takes in a batch beyond those of next-token training (``Examples.lengths``)."""
+    terms: ClassVar[tuple[str, ...]] = ("nll",)
+    """Names of the terms with a weight."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Component.Config):
@@ -66,13 +70,15 @@ class Objective(Component):
         """A changed copy; numpy alone, a pure function of the example and ``rng``. The default changes nothing."""
         return example
 
-    def width(self, example: Example) -> int:
-        """Columns that an example takes in a batch; what batching counts."""
-        return len(example.tokens)
-
     def batch(self, examples: Sequence[Example], *, rows: Sequence[int] | None = None) -> Batch:
         """Rows for a model; examples with the same row number are packed into one row, in order."""
         raise TypeError(f"{type(self).__name__} makes no batches")
+
+    def count(self, batch: Batch, term: str) -> Tensor:
+        """What a term of this batch counts; known before the forward pass, since a step divides by its sum."""
+        if batch.weights is None:
+            raise ConfigError(f"{type(self).__name__} needs weights to count by")
+        return batch.weights.sum()
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Terms of the loss; names are stable, so that they can be logged and weighted."""

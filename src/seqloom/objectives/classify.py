@@ -23,6 +23,8 @@ from seqloom.objectives._base import Objective, Term, place
 class Classify(Objective):
     """Cross-entropy of the class of each sequence."""
 
+    margin = 1
+
     @dataclass(frozen=True, kw_only=True)
     class Config(Objective.Config):
         """Options of the loss."""
@@ -30,13 +32,9 @@ class Classify(Objective):
         smoothing: float = 0.0
         """Share of each target's mass that is spread evenly over the classes."""
 
-    def width(self, example: Example) -> int:
-        """Columns of an example: its symbols between <bos> and <eos>."""
-        return len(example.tokens) + 2
-
     def batch(self, examples: Sequence[Example], *, rows: Sequence[int] | None = None) -> Batch:
         """Right-padded rows, packed where row numbers repeat; targets (E,) in order of rows and columns."""
-        at = place([self.width(example) for example in examples], rows)
+        at = place([len(example.tokens) + 2 for example in examples], rows)
         shape = (len(at.lengths_B), int(at.lengths_B.max(initial=0)))
         tokens_BT = np.full(shape, self.specials.pad, dtype=np.int64)
         starts_BT = np.zeros(shape, dtype=bool)

@@ -34,13 +34,9 @@ class NextToken(Objective):
         smoothing: float = 0.0
         """Share of each target's mass that is spread evenly over the vocabulary."""
 
-    def width(self, example: Example) -> int:
-        """Columns of an example: one a prediction."""
-        return len(example.tokens) - (not example.opens) + example.closes
-
     def batch(self, examples: Sequence[Example], *, rows: Sequence[int] | None = None) -> Batch:
         """Right-padded rows, packed where row numbers repeat; an example's weights are its label ``weight`` if any."""
-        at = place([self.width(example) for example in examples], rows)
+        at = place([len(e.tokens) - (not e.opens) + e.closes for e in examples], rows)
         shape = (len(at.lengths_B), int(at.lengths_B.max(initial=0)))
         tokens_BT, targets_BT = (np.full(shape, self.specials.pad, dtype=np.int64) for _ in range(2))
         weights_BT, starts_BT = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=bool)

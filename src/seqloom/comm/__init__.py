@@ -1,0 +1,1 @@
+"""Floor 1: collectives with a byte counter; one process is a world too."""
