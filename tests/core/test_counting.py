@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqloom.core import counting
+from seqloom.core._mac_formulas import formula_of, is_move, is_unknown
 from seqloom.core.counting import BACKWARD, Counter, Parameters, addend, count_macs, parameters, report, saved_bytes
 from seqloom.core.errors import ConfigError
 
@@ -119,6 +120,17 @@ def test_fused_attention_backward_is_the_formula_of_torch():
     }
 
 
+def test_attention_formulas_with_values_of_another_width():
+    from torch.utils.flop_counter import flop_registry
+
+    q, k, v = rand(B, 2 * H, T, D), rand(B, H, 5, D), rand(B, H, 5, 3)  # grouped queries as well
+    grad = rand(B, 2 * H, T, 3)
+    for name, args in (("", (q, k, v)), ("_backward", (grad, q, k, v))):
+        op = f"_scaled_dot_product_efficient_attention{name}"
+        want = flop_registry[getattr(torch.ops.aten, op)](*args, out_val=None)
+        assert 2 * formula_of(f"aten::{op}", {})(args, None) == want
+
+
 class Tree(nn.Module):
     def __init__(self):
         super().__init__()
@@ -174,8 +186,6 @@ def test_an_op_of_unknown_cost_is_an_error_or_listed(fn):
 
 
 def test_no_product_of_aten_is_cheap_by_its_name():
-    from seqloom.core._mac_formulas import is_move, is_unknown
-
     heavy = "_weight_int8pack_mm hspmm matmul_backward cudnn_convolution _flash_attention_forward linalg_qr _linalg_svd"
     light = "relu value_selecting gamma hamming_window upsample_bilinear2d linalg_vector_norm _weight_norm_interface"
     assert all(is_unknown(f"aten::{name}") and not is_move(f"aten::{name}") for name in heavy.split())
