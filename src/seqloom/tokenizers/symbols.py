@@ -1,0 +1,54 @@
+"""Symbols: one id an event, an item or a word.
+
+Events are already coded in the data's dictionary: one lookup a code. Text is split at white space.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from seqloom.data.ragged import Ragged
+from seqloom.data.sequences import Sequences
+from seqloom.tokenizers._base import Tokenizer, ordinary
+
+
+class Symbols(Tokenizer):
+    """One id a symbol: the plain choice for event logs, click streams and words."""
+
+    reads = ("symbols", "text")
+    joiner = " "
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Tokenizer.Config):
+        """Options of the vocabulary."""
+
+        minimum: int = 1
+        """Symbols that were seen fewer times are unknown."""
+
+    def decode(self, ids: Any) -> list[str]:
+        """The symbols; <unk> shows by its name."""
+        return [self.vocabulary.symbol(id) for id in ordinary(ids).tolist()]
+
+    def _count(self, piece: Sequences) -> dict[str, int]:
+        codes, symbols = _coded(piece)
+        counts = np.bincount(codes.flat, minlength=len(symbols))
+        return {symbol: count for symbol, count in zip(symbols, counts.tolist(), strict=True) if count}
+
+    def _encode(self, piece: Sequences) -> Ragged:
+        codes, symbols = _coded(piece)
+        id_of_code = self.vocabulary.ids(symbols)
+        return Ragged(id_of_code[codes.flat], codes.offsets - codes.offsets[0])
+
+
+def _coded(piece: Sequences) -> tuple[Ragged, list[str]]:
+    """Codes and what they stand for; the words of a text are coded on the way."""
+    if piece.kind == "symbols":
+        return piece.symbols()
+    import polars as pl
+
+    words = pl.Series(piece.table["sequence"]).str.extract_all(r"\S+")
+    lengths = words.list.len().to_numpy()
+    flat = words.explode(empty_as_null=False).to_arrow().dictionary_encode()
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return Ragged(flat.indices.to_numpy().astype(np.int32), offsets), flat.dictionary.to_pylist()
