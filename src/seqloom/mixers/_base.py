@@ -204,6 +204,8 @@ class Mixer(Component, nn.Module):
         self, x_BTD: Tensor, state: State | None, layout: Layout, context: Tensor | None
     ) -> tuple[Tensor, State | None]:
         traits = self.config.traits()
+        if layout.starts_BT is not None and (valid_BT := layout.valid_BT(x_BTD.shape[1])) is not None:
+            layout = replace(layout, starts_BT=layout.starts_BT & valid_BT)  # what a pad says starts nothing
         if layout.states_at is not None and traits.records == "split" and traits.rollback == "recorded":
             return self._recorded(x_BTD, state, layout, context)
         if layout.starts_BT is not None and traits.packing == "unfold":

@@ -31,9 +31,8 @@ def together(weights: list[Tensor]) -> list[Tensor]:
     if not weights[0].is_cuda:
         return weights
     flat = torch.cat([weight.reshape(-1) for weight in weights])
-    return [
-        part.view_as(weight) for part, weight in zip(flat.split([w.numel() for w in weights]), weights, strict=True)
-    ]
+    parts = flat.split([weight.numel() for weight in weights])
+    return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
 
 
 def last_BH(y_BTH: Tensor, before_BH: Tensor, lengths_B: Tensor | None) -> Tensor:

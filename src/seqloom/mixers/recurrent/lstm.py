@@ -92,8 +92,8 @@ class LSTM(Mixer):
 
     def flops(self, length: int) -> int:
         """Two products a step, and the output projection where there is one."""
-        H = self.hidden
-        return 2 * length * (4 * H * (self.width + H) + (0 if H == self.width else H * self.width))
+        H, D = self.hidden, self.width
+        return 2 * length * (4 * H * (D + H) + (H * D if isinstance(self.output, nn.Linear) else 0))
 
     def state_bytes(self, length: int) -> int:
         """Two vectors and the length."""
