@@ -34,10 +34,10 @@ def test_contract(name: str) -> None:
 class Averaged(Objective):
     """A broken objective: its sum is an average."""
 
-    def batch(self, examples, *, rows=None):  # noqa: ANN001, ANN201
+    def batch(self, examples, *, rows=None):
         return discovery.get("objectives", "next_token")().batch(examples, rows=rows)
 
-    def loss(self, outputs, batch):  # noqa: ANN001, ANN201
+    def loss(self, outputs, batch):
         terms = discovery.get("objectives", "next_token")().loss(outputs, batch)
         return {name: Term(t.sum / t.count, t.count, t.weight) for name, t in terms.items()}
 
@@ -51,7 +51,7 @@ def test_the_contract_catches_means_of_means() -> None:
 def test_the_contract_catches_a_model_that_leaks_across_packed_examples() -> None:
     model = CausalLM.Config(backbone=BACKBONE).build(Sizes(vocabulary=15)).double()
 
-    def leaks(batch):  # noqa: ANN001, ANN202
+    def leaks(batch):
         return Outputs({"logits": model(batch.tokens_BT)[0].logits})
 
     with pytest.raises(AssertionError, match="packing"):

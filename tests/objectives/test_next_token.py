@@ -46,7 +46,7 @@ def test_the_loss_is_the_sum_of_cross_entropies() -> None:
 def test_smoothing_is_torchs() -> None:
     batch = NextToken().batch([example(7, 8)])
     logits = torch.randn(1, 3, 10)
-    terms = NextToken(SPECIALS, NextToken.Config(smoothing=0.1)).loss(Outputs({"logits": logits}), batch)
+    terms = NextToken(NextToken.Config(smoothing=0.1)).loss(Outputs({"logits": logits}), batch)
     own = torch.nn.functional.cross_entropy(logits[0], batch.targets[0], label_smoothing=0.1, reduction="sum")
     torch.testing.assert_close(terms["nll"].sum, own)
 

@@ -103,7 +103,7 @@ class Mixer(Component, nn.Module):
         return (cls.Config(),)
 
     def mix(
-        self, x_BTD: Tensor, state: State | None, layout: Layout, context: Tensor | None
+        self, x_BTD: Tensor, state: Any, layout: Layout, context: Tensor | None
     ) -> tuple[Tensor, State | None]:
         """The mixer's mathematics, written once for whole sequences, chunks and single steps.
 

@@ -61,9 +61,11 @@ class Objective(Component):
     class Config(Component.Config):
         """Options of an objective."""
 
-    def __init__(self, specials: Specials = SPECIALS, config: Config | None = None) -> None:
-        """Keep the ids that mean something, and the options."""
-        self.specials = specials
+    specials: ClassVar[Specials] = SPECIALS
+    """The ids that mean something."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        """Keep the options."""
         self.config: Any = config if config is not None else type(self).Config()
 
     def corrupt(self, example: Example, rng: np.random.Generator) -> Example:

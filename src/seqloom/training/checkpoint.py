@@ -21,6 +21,7 @@ from torch import Tensor
 from seqloom.core.errors import CheckpointError, mend_os_error
 
 FORMAT = 1
+KEY = "seqloom"
 
 
 @contextmanager
@@ -69,7 +70,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> 
     """Write tensors and JSON-able metadata atomically. The same content gives the same bytes."""
     plain = {name: tensors[name].detach().contiguous().cpu().clone() for name in sorted(tensors)}
     note = json.dumps(dict(meta), sort_keys=True, allow_nan=False)
-    header = {"format": str(FORMAT), "meta": note, "sha256": _digest(plain, note)}
+    # one key alone: safetensors writes the keys of its header in no fixed order
+    header = {KEY: json.dumps({"format": FORMAT, "meta": note, "sha256": _digest(plain, note)})}
     with replacing(path) as part:
         part.write_bytes(pack(plain, header))
 
@@ -78,13 +80,13 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read and verify a checkpoint; CheckpointError says what is wrong with it."""
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get(KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
     except FileNotFoundError as error:
         raise mend_os_error(error, path) from error
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: it was cut short or is no checkpoint ({error})") from error
-    if header.get("format") != str(FORMAT):
+    if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {header.get('format')}, this version reads {FORMAT}")
     if header.get("sha256") != _digest(tensors, header.get("meta", "")):
         raise CheckpointError(f"{path} does not match its own checksum: it was edited or damaged")

@@ -1,10 +1,24 @@
-"""From a run's data to examples: read, split, learn the vocabulary on the training part alone, encode."""
+"""From a run's data to examples: read, split, learn the vocabulary on the training part alone, encode.
 
+Nothing is learnt from the validation and the test part: not the vocabulary, not the classes, not the windows.
+"""
+
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
+
+from seqloom.core.errors import ConfigError, DataError
 from seqloom.core.sizes import Sizes
 from seqloom.data.examples import Examples
+from seqloom.data.leakage import LeakageReport, leakage
+from seqloom.data.sequences import Sequences
+from seqloom.data.splits import Split, split
+from seqloom.models._base import Model
 from seqloom.tokenizers._base import Tokenizer
+from seqloom.training.run import Run
+from seqloom.training.source import FileSource
 
 
 @dataclass
@@ -20,3 +34,95 @@ class Prepared:
     """Names of the classes, in the order of their numbers."""
     notes: list[str] = field(default_factory=list)
     """What was decided on the way, in sentences: how the data were split, what was cut."""
+    parts: dict[str, Sequences] = field(default_factory=dict)
+    """The sequences of ``train``, ``valid`` and ``test`` with their ids, where the data came from a file."""
+    split: Split | None = None
+    leakage: LeakageReport | None = None
+
+
+def prepare(run: Run, sequences: Sequences | None = None) -> Prepared:
+    """Make the examples of a run.
+
+    Args:
+        run: What is trained, on what.
+        sequences: The data, where it has been read already or came from memory.
+
+    Raises:
+        DataError: There is nothing to learn from, or the task asks for what the data lack.
+    """
+    if not isinstance(run.data, FileSource):
+        return _made(run)
+    whole = run.data.read() if sequences is None else sequences
+    parts, cut, notes = _parts(run.data, whole)
+    if run.tokenizer is None:
+        raise ConfigError(f"a run over {whole.kind} needs a tokenizer")
+    if run.task == "classify":
+        parts = {name: _labelled(part, name, notes) for name, part in parts.items()}
+    if not len(parts["train"]):
+        raise DataError("holds nothing to learn from", file=whole.source, mend="It needs at least one sequence.")
+    tokenizer: Tokenizer = run.tokenizer.build()
+    tokenizer.fit(parts["train"])
+    classes = _classes(parts["train"]) if run.task == "classify" else ()
+    encoded = {name: _examples(part, tokenizer, classes) for name, part in parts.items()}
+    window = run.batch.window if run.task == "next" and issubclass(run.model.owner, Model) else 0
+    if window:
+        encoded = {name: examples.windows(window) for name, examples in encoded.items()}
+    return Prepared(
+        sizes=Sizes(vocabulary=tokenizer.vocabulary.size, classes=len(classes)),
+        **encoded,
+        tokenizer=tokenizer,
+        classes=classes,
+        notes=notes,
+        parts=parts,
+        split=cut,
+        leakage=leakage(*cut.parts) if cut is not None else None,
+    )
+
+
+def _made(run: Run) -> Prepared:
+    """The data of a synthetic task: it makes its examples itself, from the run's seed."""
+    task: Any = run.data.build() if hasattr(run.data, "build") else None  # type: ignore[attr-defined]
+    if task is None:
+        raise ConfigError(f"{type(run.data).__qualname__} is neither a file nor a synthetic task")
+    train, valid, test = (task.examples(name, run.seed) for name in ("train", "valid", "test"))
+    return Prepared(sizes=task.sizes, train=train, valid=valid, test=test)
+
+
+def _parts(source: FileSource, whole: Sequences) -> tuple[dict[str, Sequences], Split, list[str]]:
+    """Training, validation and test part."""
+    raise NotImplementedError
+
+
+def _labelled(part: Sequences, name: str, notes: list[str]) -> Sequences:
+    """Only the sequences with a label."""
+    if part.labels is None:
+        raise DataError("has no column of classes", file=part.source, mend="Name it with --label, or use --task next.")
+    known = np.array([label is not None for label in part.labels])
+    if known.all():
+        return part
+    notes.append(f"{int((~known).sum())} sequences of the {name} part have no label and are left out")
+    return part.select(known)
+
+
+def _classes(train: Sequences) -> tuple[str, ...]:
+    counts = Counter(train.labels or [])
+    if len(counts) < 2:
+        found = ", ".join(sorted(counts)) or "none"
+        raise DataError(
+            "the training part holds fewer than two classes",
+            file=train.source,
+            value=found,
+            mend="Check --label, or use --task next.",
+        )
+    return tuple(sorted(counts))
+
+
+def _examples(part: Sequences, tokenizer: Tokenizer, classes: tuple[str, ...]) -> Examples:
+    """Encoded examples; those of a class that training never saw are left out (they are counted where it matters)."""
+    tokens = tokenizer.encode(part)
+    if not classes:
+        return Examples(tokens, opens=part.opens, closes=part.closes)
+    number = {name: at for at, name in enumerate(classes)}
+    target_N = np.array([number.get(label, -1) for label in part.labels or []], dtype=np.int64)
+    known = np.flatnonzero(target_N >= 0)
+    return Examples(tokens.select(known), target_N[known])

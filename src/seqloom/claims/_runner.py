@@ -1,0 +1,176 @@
+"""Runs claims: every arm for every seed, finished arms cached, results as JSON.
+
+An arm is cached under the hash of its configuration, its seed and the code that it reaches. ``results/<id>.json``:
+schema, id, version, machine, date, code hash, seeds, arms {arm: {metric: [one a seed]}}, findings.
+"""
+
+import datetime
+import inspect
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import seqloom
+from seqloom.claims._base import Arm, Claim, Count, Finding
+from seqloom.core import discovery
+from seqloom.core.errors import FINDING_FALSE, OK, ConfigError
+from seqloom.core.fingerprint import code_hash, config_hash, part_files
+from seqloom.core.protocols import Progress, Silent
+from seqloom.training.checkpoint import read_json, write_json
+from seqloom.training.run import Run
+from seqloom.training.train import measure
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A finding over all seeds: it holds if it holds on each; the value shown is the worst seed's."""
+
+    text: str
+    value: float
+    op: str
+    threshold: float
+    worst_seed: int
+    holds: bool
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """What a claim showed."""
+
+    id: str
+    seeds: tuple[int, ...]
+    arms: dict[str, dict[str, list[float]]]
+    findings: tuple[Judged, ...]
+    document: dict[str, Any]
+
+    @property
+    def exit_code(self) -> int:
+        """0 iff every finding holds on every seed."""
+        return OK if all(finding.holds for finding in self.findings) else FINDING_FALSE
+
+
+def run_claim(
+    claim: str | Claim,
+    seeds: Sequence[int] = (0, 1, 2),
+    *,
+    cache: Path | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> ClaimResult:
+    """Run one claim.
+
+    Args:
+        claim: id, or the claim itself.
+        seeds: each arm is trained once a seed.
+        cache: folder of finished arms; None = run them all.
+        out: folder in which ``<id>.json`` is written; None = nowhere.
+        progress: where to tell how far it is.
+
+    Raises:
+        ConfigError: an unknown id, no seeds, or findings that differ between seeds.
+    """
+    name, subject = _subject(claim)
+    if not seeds:
+        raise ConfigError("a claim needs at least one seed")
+    progress = progress or Silent()
+    arms = subject.arms()
+    progress.stage(f"claim {name}", len(arms) * len(seeds), "arm")
+    measured: dict[str, dict[int, Mapping[str, float]]] = {arm: {} for arm in arms}
+    for seed in seeds:
+        for arm, what in arms.items():
+            measured[arm][seed] = _arm(subject, name, arm, what, seed, cache)
+            progress.advance(1, arm=arm, seed=seed)
+    findings = _judge(subject, measured, seeds)
+    table = {arm: _columns(rows, seeds) for arm, rows in measured.items()}
+    document = _document(name, subject, seeds, table, findings)
+    if out is not None:
+        write_json(out / f"{name}.json", document)
+    return ClaimResult(name, tuple(seeds), table, findings, document)
+
+
+def stale(claim: str, results: Path) -> bool:
+    """True where a claim has no result, or its code has changed since."""
+    path = results / f"{claim}.json"
+    if not path.exists():
+        return True
+    return read_json(path).get("code") != claim_hash(_subject(claim)[1])
+
+
+def claim_hash(subject: Claim) -> str:
+    """Hash of all that a claim's result depends on."""
+    documents = [_config(what) for what in subject.arms().values()]
+    return code_hash([Path(inspect.getfile(type(subject))), *part_files(documents)])
+
+
+def _subject(claim: str | Claim) -> tuple[str, Claim]:
+    if isinstance(claim, Claim):
+        return Path(inspect.getfile(type(claim))).stem, claim
+    kind: Any = discovery.get("claims", claim)
+    return claim, kind()
+
+
+def _config(what: Run | Count) -> dict[str, Any]:
+    return what.to_json() if isinstance(what, Run) else dict(what.config)
+
+
+def _arm(subject: Claim, claim: str, arm: str, what: Run | Count, seed: int, cache: Path | None) -> Mapping[str, float]:
+    """Metrics of one arm and seed, from the cache where nothing that decides them has changed."""
+    key = config_hash({"claim": claim, "arm": arm, "seed": seed, "config": _config(what), "code": claim_hash(subject)})
+    path = None if cache is None else cache / claim / f"{arm}-{seed}-{key[:16]}.json".replace(" ", "_")
+    if path is not None and path.exists():
+        return read_json(path)
+    got = what.measure(seed) if isinstance(what, Count) else measure(replace(what, seed=seed))
+    metrics = {metric: float(value) for metric, value in got.items()}
+    if path is not None:
+        write_json(path, metrics)
+    return metrics
+
+
+def _judge(
+    subject: Claim, measured: Mapping[str, Mapping[int, Mapping[str, float]]], seeds: Sequence[int]
+) -> tuple[Judged, ...]:
+    by_seed: list[list[Finding]] = []
+    for seed in seeds:
+        got = {arm: Arm(arm, rows[seed]) for arm, rows in measured.items()}
+        by_seed.append(list(subject.findings(got)))
+    if not by_seed[0] or any([f.text for f in each] != [f.text for f in by_seed[0]] for each in by_seed):
+        raise ConfigError("a claim's findings must be some, and the same ones for every seed")
+    judged = []
+    for each in zip(*by_seed, strict=True):
+        worst = min(range(len(seeds)), key=lambda k: each[k].margin)
+        holds = all(finding.holds for finding in each)
+        judged.append(Judged(**asdict(each[worst]), worst_seed=seeds[worst], holds=holds))
+    return tuple(judged)
+
+
+def _columns(rows: Mapping[int, Mapping[str, float]], seeds: Sequence[int]) -> dict[str, list[float]]:
+    metrics = rows[seeds[0]].keys()
+    return {metric: [rows[seed][metric] for seed in seeds] for metric in metrics}
+
+
+def _document(
+    name: str, subject: Claim, seeds: Sequence[int], arms: dict[str, dict[str, list[float]]], findings: Sequence[Judged]
+) -> dict[str, Any]:
+    document = {
+        "schema": SCHEMA,
+        "id": name,
+        "version": seqloom.__version__,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "date": datetime.date.today().isoformat(),
+        "code": claim_hash(subject),
+        "source": asdict(subject.source),
+        "statement": subject.statement,
+        "paper": subject.paper,
+        "here": subject.here,
+        "seeds": list(seeds),
+        "arms": arms,
+        "findings": [asdict(finding) for finding in findings],
+    }
+    return json.loads(json.dumps(document, allow_nan=False))

@@ -1,0 +1,63 @@
+"""Train whatever a run holds, neural or classical, and measure it on the test part."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqloom.core.counting import parameters
+from seqloom.core.protocols import Progress, Silent
+from seqloom.models._base import Model
+from seqloom.models.classical._base import ClassicalModel
+from seqloom.training.loop import Loop, Trained
+from seqloom.training.prepare import Prepared, prepare
+from seqloom.training.run import Run
+
+
+def train(
+    run: Run,
+    data: Prepared,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Trained:
+    """Train one model; the loop for networks, ``fit`` for classical ones."""
+    if issubclass(run.model.owner, ClassicalModel):
+        return _fit(run, data, progress or Silent())
+    return Loop(run, data, out=out, device=device, progress=progress).run(resume=resume)
+
+
+def measure(run: Run, *, device: torch.device | str = "cpu") -> dict[str, float]:
+    """Train and report on the test part: every term's mean, parameters held and used, steps taken."""
+    data = prepare(run)
+    loop = Loop(run, data, device=device)
+    trained = loop.run()
+    batch = loop.objective.batch([data.test[i] for i in range(min(2, len(data.test)))]).to(device)
+    count = parameters(
+        trained.model, lambda: sum(t.sum for t in loop.objective.loss(trained.model.run(batch), batch).values())
+    )
+    return {
+        **loop.evaluate(data.test),
+        "parameters": float(count.held),
+        "used_parameters": float(count.used),
+        "steps": float(trained.taken),
+    }
+
+
+def _fit(run: Run, data: Prepared, progress: Progress) -> Trained:
+    model: Any = run.model.build(data.sizes)
+    progress.stage("fit", None, "symbol")
+    began = time.perf_counter()
+    model.fit(data.train, data.valid)
+    seconds = time.perf_counter() - began
+    return Trained(
+        model, 1, 1, seconds, data.train.symbols, [], sum(a.nbytes for a in model.arrays().values()), "fitted"
+    )
+
+
+def is_neural(model: Any) -> bool:
+    """True for a network, False for a classical model."""
+    return isinstance(model, Model)
