@@ -175,6 +175,11 @@ def addend(name: str) -> Callable[[Formula], Formula]:
     return register
 
 
+def active() -> bool:
+    """Whether anything counts at the moment."""
+    return bool(_open)
+
+
 @contextmanager
 def report(name: str, macs: int | Callable[[], int]) -> Iterator[None]:
     """Count ``macs`` for the block in place of its own operators; a callable is asked only while something counts."""
