@@ -47,15 +47,19 @@ class Characters(Tokenizer):
         super()._learn(vocabulary)
         points = np.array([ord(symbol) for symbol in vocabulary.symbols], dtype="<u4")
         self._point_of_id = np.concatenate([np.full(SPECIALS.count, ord(UNKNOWN), "<u4"), points])
-        self._id_of_point = np.full(int(points.max(initial=127)) + 2, SPECIALS.unk, dtype=np.int32)
+        self._id_of_point = np.full(int(points.max(initial=255)) + 2, SPECIALS.unk, dtype=np.int32)
         self._id_of_point[points] = np.arange(SPECIALS.count, vocabulary.size, dtype=np.int32)
 
     def _encode(self, piece: Sequences) -> Ragged:
         data, offsets = piece.bytes()
-        # the table's last entry is never a known point: what lies beyond the table is clipped to it, unknown too
-        parts = [self._id_of_point.take(points, mode="clip") for points in code_points(data, offsets)]
+        parts = [self._look_up(points) for points in code_points(data, offsets)]
         ids = np.concatenate(parts) if parts else np.zeros(0, np.int32)
         return Ragged(ids, character_offsets(data, offsets))
+
+    def _look_up(self, points: np.ndarray) -> np.ndarray:
+        if points.dtype == np.uint8:
+            return self._id_of_point[points]
+        return self._id_of_point[np.minimum(points, len(self._id_of_point) - 1)]  # the last entry is unknown
 
 
 def code_points(data: np.ndarray, offsets: np.ndarray) -> Iterator[np.ndarray]:

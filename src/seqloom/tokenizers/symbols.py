@@ -45,10 +45,11 @@ def _coded(piece: Sequences) -> tuple[Ragged, list[str]]:
     """Codes and what they stand for; the words of a text are coded on the way."""
     if piece.kind == "symbols":
         return piece.symbols()
-    import polars as pl
+    import pyarrow.compute as pc
 
-    words = pl.Series(piece.table["sequence"]).str.extract_all(r"\S+")
-    lengths = words.list.len().to_numpy()
-    flat = words.explode(empty_as_null=False).to_arrow().dictionary_encode()
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    words = pc.utf8_split_whitespace(piece.table["sequence"].chunk(0))
+    offsets = words.offsets.to_numpy().astype(np.int64)
+    filled = pc.greater(pc.binary_length(words.values), 0)  # white space at an end leaves an empty word there
+    kept = np.concatenate([[0], np.cumsum(filled.to_numpy(zero_copy_only=False))])
+    flat, offsets = words.values.filter(filled).dictionary_encode(), kept[offsets]
     return Ragged(flat.indices.to_numpy().astype(np.int32), offsets), flat.dictionary.to_pylist()
