@@ -102,9 +102,7 @@ class Mixer(Component, nn.Module):
         """Option sets that the contract test covers, the default one first."""
         return (cls.Config(),)
 
-    def mix(
-        self, x_BTD: Tensor, state: Any, layout: Layout, context: Tensor | None
-    ) -> tuple[Tensor, State | None]:
+    def mix(self, x_BTD: Tensor, state: Any, layout: Layout, context: Tensor | None) -> tuple[Tensor, State | None]:
         """The mixer's mathematics, written once for whole sequences, chunks and single steps.
 
         Sees T >= 1 and rows padded to the right; outputs at pads are ignored, the state must not move there. Without
@@ -196,7 +194,7 @@ class Mixer(Component, nn.Module):
             raise ConfigError("a token tree is padded to the right")
         shift_B = x_BTD.shape[1] - layout.lengths_B
         names = ("starts_BT", "positions_BT", "parts_BT")
-        moved = {n: roll(v, shift_B) for n in names if (v := getattr(layout, n)) is not None}
+        moved: dict[str, Any] = {n: roll(v, shift_B) for n in names if (v := getattr(layout, n)) is not None}
         y_BTD, state = self._canonical(roll(x_BTD, shift_B), state, replace(layout, side="right", **moved), context)
         return roll(y_BTD, -shift_B), state
 
@@ -230,7 +228,7 @@ class Mixer(Component, nn.Module):
         """The row's state where a segment goes on from it, an empty one elsewhere."""
         empty = self.initial_state(len(at.row_S)).tensors()
         given = state.select(at.row_S)
-        kept = {}
+        kept: dict[str, Any] = {}
         for name, value in given.tensors().items():
             keep_S = at.continues_S.view(-1, *[1] * (value.ndim - 1))
             kept[name] = torch.where(keep_S, value, empty[name])

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -194,7 +195,7 @@ def exchange(subject: Subject) -> None:
     names, weights = parameters(mixer)
     x_BTD = subject.inputs(2, 11).requires_grad_()
     want_BTD = subject.call(mixer, x_BTD)[0]
-    wire = _Wire()
+    wire: Any = _Wire()
     pieces = []
     for rank, (start, stop) in enumerate(((0, 4), (4, 4), (4, 11))):
         wire.rank = rank

@@ -74,7 +74,7 @@ class GRU(Mixer):
     ) -> tuple[Tensor, BaseState | None]:
         """Run the unit over the columns; the state is the output at the last valid one."""
         length = x_BTD.shape[1]
-        before = self.initial_state(len(x_BTD)) if state is None else state
+        before: Any = self.initial_state(len(x_BTD)) if state is None else state
         with torch.autocast(x_BTD.device.type, enabled=False):
             run = self._step if length == 1 else self._sequence
             y_BTH = run(x_BTD.to(before.h_BH.dtype), before.h_BH)

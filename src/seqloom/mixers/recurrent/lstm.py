@@ -77,7 +77,7 @@ class LSTM(Mixer):
     ) -> tuple[Tensor, BaseState | None]:
         """Run the cell over the columns."""
         length = x_BTD.shape[1]
-        before = self.initial_state(len(x_BTD)) if state is None else state
+        before: Any = self.initial_state(len(x_BTD)) if state is None else state
         lengths_B = None if state is None else layout.lengths_B  # without a state nobody asks where a row ended
         with torch.autocast(x_BTD.device.type, enabled=False):
             # oneDNN's operator cannot be traced with gradients, so a compiler sees the plain loop
