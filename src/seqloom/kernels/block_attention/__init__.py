@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqloom.core import counting
 from seqloom.kernels._kernel import Cost, kernel
 from seqloom.kernels.block_attention._visible import bias, is_span, visible
 
@@ -156,6 +157,16 @@ def backward_cost(do: Tensor, dl: Tensor | None, o: Tensor, l: Tensor, *inputs: 
     q, k, v, mask, offset, window, _ = inputs
     macs = _pairs(q, k, mask, offset, window) * (3 * q.shape[3] + 2 * v.shape[3])
     return Cost(macs, _bytes(do, o, l, q, q, k, k, v, v))
+
+
+@counting.addend("seqloom::block_attention")
+def _macs(args: tuple[Any, ...], out: Any) -> int:
+    return cost(*args).macs
+
+
+@counting.addend("seqloom::block_attention_backward")
+def _backward_macs(args: tuple[Any, ...], out: Any) -> int:
+    return backward_cost(*args).macs
 
 
 def _pairs(q: Tensor, k: Tensor, mask: Tensor | None, offset: int | None, window: int) -> int:
