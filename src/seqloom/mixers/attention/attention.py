@@ -19,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import Layout
+from seqloom.core.protocols import Exchange
 from seqloom.kernels.block_attention import block_attention, seen_pairs
 from seqloom.layers.norm import Norm
 from seqloom.layers.rotary import Rotary
@@ -112,7 +113,7 @@ class Attention(Mixer):
     def initial_state(self, batch: int, *, capacity: int | None = None) -> Cache:
         """An empty cache; with ``capacity`` slots it is written in place, beyond them it grows by doubling."""
         if not self.config.causal:
-            return super().initial_state(batch, capacity=capacity)
+            raise ConfigError("Attention that sees the whole sequence (causal=False) cannot continue from a state")
         shape = (batch, self.groups, capacity or 0, self.head_width)
         empty = (self.qkv.weight.new_zeros(shape) for _ in range(2))
         return Cache(length_B=self.no_length(batch), k_BGLK=next(empty), v_BGLK=next(empty))
@@ -123,11 +124,12 @@ class Attention(Mixer):
         """Project, put the new keys behind the old ones, look."""
         length = x_BTD.shape[1]
         q_BHTK, k_BGTK, v_BGTK = self._heads(x_BTD, self._where(length, len(x_BTD), state, layout))
-        if layout.lengths_B is not None:  # nobody sees a pad, yet a weight of zero times NaN is NaN
-            pad_B1T1 = ~layout.valid_BT(length)[:, None, :, None]
+        valid_BT = layout.valid_BT(length)
+        if valid_BT is not None:  # nobody sees a pad, yet a weight of zero times NaN is NaN
+            pad_B1T1 = ~valid_BT[:, None, :, None]
             k_BGTK, v_BGTK = k_BGTK.masked_fill(pad_B1T1, 0), v_BGTK.masked_fill(pad_B1T1, 0)
         if layout.exchange is not None:
-            o_BHTK = self._exchanged(q_BHTK, k_BGTK, v_BGTK, state, layout)
+            o_BHTK = self._exchanged(layout.exchange, q_BHTK, k_BGTK, v_BGTK, state, layout)
         elif state is None:
             o_BHTK = self._look(q_BHTK, k_BGTK, v_BGTK, None, layout)
         else:
@@ -188,14 +190,16 @@ class Attention(Mixer):
         shared = self.groups != self.heads
         return scaled_dot_product_attention(q_BH1K, k_BGSK, v_BGSK, attn_mask=seen_B11S, enable_gqa=shared)
 
-    def _exchanged(self, q: Tensor, k: Tensor, v: Tensor, state: Cache | None, layout: Layout) -> Tensor:
+    def _exchanged(
+        self, exchange: Exchange, q: Tensor, k: Tensor, v: Tensor, state: Cache | None, layout: Layout
+    ) -> Tensor:
         """Attention over the keys of all processes, which ``layout.exchange`` brings block by block."""
         refused = {name for name in ("starts_BT", "parents_BT", "parts_BT") if getattr(layout, name) is not None}
         refused |= {"a state"} if state is not None else set()
         refused |= {"lengths_B"} if layout.lengths_B is not None and not self.config.causal else set()
         if refused:
             raise ConfigError(f"Attention cannot honour layout.exchange together with {', '.join(sorted(refused))}")
-        if self.rotary is not None and layout.positions_BT is None and layout.exchange.size > 1:
+        if self.rotary is not None and layout.positions_BT is None and exchange.size > 1:
             raise ConfigError("Attention split along time (layout.exchange) needs layout.positions_BT")
 
         def block(q: Tensor, k: Tensor, v: Tensor, offset: int = 0) -> tuple[Tensor, Tensor]:
@@ -209,7 +213,7 @@ class Attention(Mixer):
                 q, k, v, torch.stack([at_1T - self.config.window + 1, at_1T + self.config.window], -1)
             )
 
-        return layout.exchange.attend(block, q, k, v)
+        return exchange.attend(block, q, k, v)
 
     def flops(self, length: int) -> int:
         """Projections of every position, and two products for each pair of positions that see each other."""

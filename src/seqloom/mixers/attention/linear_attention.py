@@ -81,7 +81,7 @@ class LinearAttention(Mixer):
     def initial_state(self, batch: int, *, capacity: int | None = None) -> State:
         """Nothing summed yet."""
         if not self.config.causal:
-            return super().initial_state(batch, capacity=capacity)
+            raise ConfigError("LinearAttention over the whole sequence (causal=False) cannot continue from a state")
         weight, K = self.qkv.weight, self.head_width
         wide = torch.promote_types(weight.dtype, torch.float32)
         s_BHKW = weight.new_zeros(batch, self.config.heads, K, K + 1, dtype=wide)
@@ -104,7 +104,7 @@ class LinearAttention(Mixer):
                 y_BHTW, s = self._chunks(q, k, v, s)
             o_BHTK = y_BHTW[..., :-1] / (y_BHTW[..., -1:] + self.config.eps)
         y_BTD = self.out(o_BHTK.transpose(1, 2).flatten(2).to(qkv_BTE.dtype))
-        if state is None:
+        if state is None or s is None:
             return y_BTD, None
         return y_BTD, replace(state, s_BHKW=s, length_B=layout.advance(state.length_B, x_BTD.shape[1]))
 
