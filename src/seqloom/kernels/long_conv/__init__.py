@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from seqloom.core import counting
 from seqloom.kernels._kernel import Cost, kernel
 from seqloom.kernels.long_conv._lags import (
     by_fft,
@@ -150,3 +151,13 @@ def cases(rng: torch.Generator, dtype: torch.dtype) -> Iterator[tuple[Tensor | N
         )
         skip = torch.randn(D, generator=rng, dtype=dtype) if index % 2 else None
         yield u, k, back if M else None, skip, before if S else None
+
+
+@counting.addend("seqloom::long_conv")
+def _macs(args: tuple[Tensor | None, ...], out: Tensor) -> int:
+    return long_conv.floor(*args).macs
+
+
+@counting.addend("seqloom::long_conv_backward")
+def _backward_macs(args: tuple[Tensor | None, ...], out: tuple[Tensor, ...]) -> int:
+    return long_conv_backward.floor(*args).macs

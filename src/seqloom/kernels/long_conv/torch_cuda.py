@@ -1,4 +1,4 @@
-"""Tiles of 64 Mi numbers: one transform of everything in most cases, and a bound of about 1 GiB on the scratch memory."""
+"""Tiles of 64 Mi numbers: one transform of everything in most cases, scratch memory of at most about 1 GiB."""
 
 from torch import Tensor
 

@@ -19,10 +19,12 @@ arXiv:2206.11893, section 3.3 (the sum); the factorisation is ours.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from seqloom.core import counting
 from seqloom.core.errors import ConfigError
 from seqloom.kernels._kernel import Cost, kernel
 from seqloom.kernels.vandermonde._tables import split
@@ -48,7 +50,7 @@ def vandermonde_transposed(log_a_DN: Tensor, g_RDL: Tensor) -> Tensor:
     With g the inputs in reverse order m is sum_t a^{T-1-t} u_t.
     """
     _check(log_a_DN, g_RDL)
-    high_DIN, low_DJN = _two_levels(log_a_DN, g_RDL.shape[-1], g_RDL.dtype.to_complex())
+    high_DIN, low_DJN = _two_levels(log_a_DN, g_RDL.shape[-1], torch.promote_types(g_RDL.dtype, torch.complex64))
     (I, _), J = high_DIN.shape[-2:], low_DJN.shape[-2]
     g_RDIJ = torch.nn.functional.pad(g_RDL, (0, I * J - g_RDL.shape[-1])).unflatten(-1, (I, J))
     part_RDIN = torch.complex(g_RDIJ @ low_DJN.real, g_RDIJ @ low_DJN.imag)
@@ -140,3 +142,13 @@ _SIZES = ((1, 1, 1), (2, 3, 0), (3, 2, 5), (2, 5, 37), (3, 16, 64))
 def _decaying(D: int, N: int, rng: torch.Generator, dtype: torch.dtype) -> Tensor:
     real, imaginary = torch.rand(2, D, N, generator=rng, dtype=dtype)
     return torch.complex(-0.2 * real, 3 * imaginary)
+
+
+@counting.addend("seqloom::vandermonde")
+def _macs(args: tuple[Any, ...], out: Tensor) -> int:
+    return vandermonde.floor(*args).macs
+
+
+@counting.addend("seqloom::vandermonde_transposed")
+def _transposed_macs(args: tuple[Any, ...], out: Tensor) -> int:
+    return vandermonde_transposed.floor(*args).macs

@@ -1,0 +1,1 @@
+"""State-space mixers: linear recurrences that run as long convolutions."""
