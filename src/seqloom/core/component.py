@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, Union, cast, get_args, get_origin, get_type_hints
 
 from seqloom.core import discovery
 from seqloom.core.errors import ConfigError
@@ -35,10 +35,7 @@ class Value:
         if document.get("format") != FORMAT:
             newer = document.get("format")
             raise ConfigError(f"format {newer!r} is not {FORMAT}: this file needs another version of seqloom")
-        value = _decode({key: item for key, item in document.items() if key != "format"}, cls, "the document")
-        if not isinstance(value, cls):
-            raise ConfigError(f"the document holds {part_of(type(value))}, not a {cls.__qualname__}")
-        return value
+        return _decode({key: item for key, item in document.items() if key != "format"}, cls, "the document")
 
 
 class Component:
@@ -137,8 +134,9 @@ def _decode(document: Any, hint: Any, where: str) -> Any:
     origin = get_origin(hint)
     if isinstance(document, Mapping) and "part" in document:
         value = _decode_value(document, where)
-        if isinstance(hint, type) and not isinstance(value, hint):
-            raise ConfigError(f"{where} cannot be {document['part']}: expected {part_of(hint)}")
+        if not _fits(value, hint):
+            expected = part_of(hint) if isinstance(hint, type) and issubclass(hint, Value) else hint
+            raise ConfigError(f"{where} cannot be {document['part']}: expected {expected}")
         return value
     if origin in (Union, types.UnionType):
         return _decode_union(document, hint, where)
@@ -159,9 +157,18 @@ def _decode(document: Any, hint: Any, where: str) -> Any:
         pass
     else:
         plain = origin or hint
-        if plain is Any or (isinstance(plain, type) and not is_dataclass(plain) and isinstance(document, plain)):
+        if plain is Any or (
+            isinstance(plain, type) and not is_dataclass(plain) and isinstance(document, cast(type, plain))
+        ):
             return document
     raise ConfigError(f"{where} cannot be {document!r}: expected {getattr(hint, '__name__', hint)}")
+
+
+def _fits(value: Value, hint: Any) -> bool:
+    """Whether a field of this type can hold the value."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, kind) for kind in get_args(hint))
+    return hint is Any or (isinstance(hint, type) and isinstance(value, hint))
 
 
 def _decode_union(document: Any, hint: Any, where: str) -> Any:

@@ -27,6 +27,16 @@ class Outputs(Mapping[str, Any]):
             value = self._entries[name] = value()
         return value
 
+    def __contains__(self, name: object) -> bool:
+        """Whether the model has this output; computes nothing."""
+        return name in self._entries
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """One output, or the default where the model has none of this name."""
+        if name not in self:
+            return default
+        return self[name]
+
     def __iter__(self) -> Iterator[str]:
         """Names."""
         return iter(self._entries)

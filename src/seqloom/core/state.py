@@ -6,7 +6,7 @@ Shapes: B batch rows, R recorded points. Every tensor's first axis is the batch;
 positions that each row has consumed. Reordering, moving, counting bytes and going back are written once here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -72,7 +72,7 @@ class State:
     @property
     def nbytes(self) -> int:
         """Bytes of every tensor, without the trail."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in _leaves(replace(self, trail=None)))
+        return sum(tensor.numel() * tensor.element_size() for tensor in _leaves(self))
 
     def rollback(self, n_B: Tensor) -> Self:
         """Forget the last ``n_B`` positions of each row. ConfigError where the trail lacks the point."""
@@ -143,9 +143,17 @@ def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _leaves(value: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    _map(value, lambda tensor: found.append(tensor) or tensor)
-    return found
+    """Every tensor of a tree, those of trails left out."""
+    if isinstance(value, Tensor):
+        return [value]
+    inside: Iterable[Any] = ()
+    if isinstance(value, State):
+        inside = (getattr(value, item.name) for item in fields(value) if item.name != "trail")
+    elif isinstance(value, Mapping):
+        inside = value.values()
+    elif isinstance(value, tuple):
+        inside = value
+    return [leaf for item in inside for leaf in _leaves(item)]
 
 
 def _to(tensor: Tensor, *where: Any) -> Tensor:
