@@ -1,0 +1,83 @@
+"""What every numba backend shares: how many threads a call gets, and fresh memory for its results.
+
+Only backends import this file, so that everything else runs without numba.
+"""
+
+import ctypes
+import math
+import sys
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numba.extending import overload
+from torch import Tensor
+
+SMALL = 1 << 15  # elements; below this a second thread costs more than it saves
+HUGE_BYTES = 4 << 20  # glibc hands larger blocks back to the system, so that every call faults their pages in anew
+MADV_HUGEPAGE = 14
+
+
+def threads(elements: int) -> int:
+    """Threads for a call of this size: those that torch has, 1 where the work is small."""
+    return 1 if elements < SMALL else min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+
+
+def run(serial: Any, parallel: Any, elements: int, *arrays: Any) -> None:
+    """Call the form of a loop that suits its size. The parallel form's pool starts only where it is wanted."""
+    wanted = threads(elements)
+    if wanted == 1:
+        serial(*arrays)
+        return
+    before = numba.get_num_threads()
+    numba.set_num_threads(wanted)
+    try:
+        parallel(*arrays)
+    finally:
+        numba.set_num_threads(before)
+
+
+def fresh(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """An empty contiguous result; large ones on huge pages, where writing it first costs a quarter of the time."""
+    result = torch.empty(shape, dtype=like.dtype, device=like.device)
+    if result.nbytes >= HUGE_BYTES and _madvise() is not None:
+        page = 1 << 21
+        begin = -(-result.data_ptr() // page) * page
+        length = (result.data_ptr() + result.nbytes - begin) // page * page
+        _madvise()(ctypes.c_void_p(begin), ctypes.c_size_t(length), MADV_HUGEPAGE)  # advice: failing changes nothing
+    return result
+
+
+@cache
+def _madvise() -> Any:
+    return getattr(ctypes.CDLL(None), "madvise", None) if sys.platform == "linux" else None
+
+
+def exp(x: float) -> float:
+    """E to the x inside compiled loops: to float32's precision a polynomial, which the compiler makes vectors of."""
+    return math.exp(x)
+
+
+@overload(exp, jit_options={"error_model": "numpy"})
+def _exp(x):
+    return _exp_float32 if x == numba.types.float32 else _exp_float64
+
+
+def _exp_float64(x):
+    return math.exp(x)
+
+
+def _exp_float32(x):
+    """Cody and Waite's reduction to [-ln 2 / 2, ln 2 / 2] and the series of seven terms (relative error 2e-7)."""
+    x = min(max(x, np.float32(-87.0)), np.float32(88.0))
+    whole = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
+    rest = x - whole * np.float32(0.693359375) + whole * np.float32(2.1219444005469057e-4)
+    total = np.float32(1 / 5040) * rest + np.float32(1 / 720)
+    total = total * rest + np.float32(1 / 120)
+    total = total * rest + np.float32(1 / 24)
+    total = total * rest + np.float32(1 / 6)
+    total = total * rest + np.float32(1 / 2)
+    total = total * rest * rest + rest + np.float32(1)
+    return total * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
