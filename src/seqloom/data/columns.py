@@ -1,0 +1,55 @@
+"""Which column of a file means what, and what was guessed about a file."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from seqloom.core.component import Value
+
+FLAGS = {
+    "case": "--case",
+    "event": "--event",
+    "time": "--time",
+    "label": "--label",
+    "group": "--group",
+    "text": "--text",
+    "id": "--id",
+    "stream": "--stream",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns(Value):
+    """Columns by name; what is None is guessed, and every guess is told. Several columns: ``"user,session"``."""
+
+    case: str | None = None
+    """Names the sequence that a row (an event) belongs to."""
+    event: str | None = None
+    """The symbol of a row; without ``case``, one row is one sequence of symbols with spaces between them."""
+    time: str | None = None
+    """When the event happened: orders the events, and the split."""
+    label: str | None = None
+    """The class of the whole sequence."""
+    group: str | None = None
+    """What must not be torn apart by the split, such as a patient."""
+    text: str | None = None
+    """One row is one sequence: its characters."""
+    id: str | None = None
+    """Names the sequence where one row is one."""
+    stream: bool = False
+    """Read a text file as one long sequence, line ends included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guess(Value):
+    """What a file seems to be."""
+
+    reader: str
+    """Name of the reader."""
+    columns: Columns
+    """Given and guessed columns together."""
+    kind: Literal["text", "symbols", "values"]
+    """What the sequences are made of."""
+    task: Literal["next", "classify"] = "next"
+    """What is likely to be asked."""
+    notes: tuple[str, ...] = ()
+    """Every guess as a sentence with the flag that overrides it."""

@@ -1,0 +1,94 @@
+"""Times written in many ways -> microseconds, or plain numbers.
+
+A format is chosen that reads every value; where day and month can be read both ways, the user is asked.
+"""
+
+import numpy as np
+import polars as pl
+
+from seqloom.core.errors import DataError
+
+_DAYS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
+_CLOCKS = (
+    "",
+    " %H:%M:%S%.f",
+    " %H:%M",
+    "T%H:%M:%S%.f",
+    "T%H:%M",
+    "T%H:%M:%S%.f%:z",
+    " %H:%M:%S%.f%:z",
+    "T%H:%M:%S%.f%z",
+)
+_SAMPLE = 500
+_ASK = "Write times as 2024-03-31 17:05:00, or choose another column with --time."
+
+
+def parse(series: pl.Series, source: str, first_row: int) -> np.ndarray:
+    """Int64 microseconds since 1970 (UTC) as datetime64[us], or float64 numbers; a missing time is an error."""
+    _no_gap(series, source, first_row)
+    if series.dtype.is_numeric():
+        return _finite(series.cast(pl.Float64), source, first_row)
+    if series.dtype.is_temporal():
+        return _microseconds(series.cast(pl.Datetime("us")) if series.dtype == pl.Date else series)
+    text = series.cast(pl.String).str.strip_chars()
+    sample = text.head(_SAMPLE)
+    if not sample.cast(pl.Float64, strict=False).null_count():
+        numbers = text.cast(pl.Float64, strict=False)
+        _no_gap(numbers, source, first_row, series)
+        return _finite(numbers, source, first_row)
+    return _dates(text, sample, source, first_row)
+
+
+def _dates(text: pl.Series, sample: pl.Series, source: str, first_row: int) -> np.ndarray:
+    if sample.str.ends_with("Z").all():
+        text, sample = text.str.replace("Z$", "+00:00"), sample.str.replace("Z$", "+00:00")
+    fits = [format for format in _formats() if not _read(sample, format).null_count()]
+    whole = [(format, _read(text, format)) for format in fits]
+    good = [(format, times) for format, times in whole if not times.null_count()]
+    if len(good) > 1 and not _same(good):
+        ways = " and ".join(f"{format} ({times[0]})" for format, times in good[:2])
+        value = text[0]
+        raise DataError(f"times can be read in two ways: {ways}", file=source, row=first_row, value=value, mend=_ASK)
+    if good:
+        return _microseconds(good[0][1])
+    best = whole or [(format, _read(text, format)) for format in _formats()]
+    times = min((times for _, times in best), key=lambda times: times.null_count())
+    at = int(times.is_null().arg_max() or 0)
+    raise DataError("is no time", file=source, row=first_row + at, value=text[at], mend=_ASK)
+
+
+def _formats() -> list[str]:
+    return [day + clock for day in _DAYS for clock in _CLOCKS]
+
+
+def _read(text: pl.Series, format: str) -> pl.Series:
+    zoned = format.endswith("z")
+    times = text.str.to_datetime(format, time_unit="us", strict=False, time_zone="UTC" if zoned else None)
+    return times.dt.replace_time_zone(None) if zoned else times
+
+
+def _same(good: list[tuple[str, pl.Series]]) -> bool:
+    return all(times.equals(good[0][1]) for _, times in good[1:])
+
+
+def _microseconds(series: pl.Series) -> np.ndarray:
+    if isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone:
+        series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return series.cast(pl.Datetime("us")).to_numpy()
+
+
+def _no_gap(series: pl.Series, source: str, first_row: int, shown: pl.Series | None = None) -> None:
+    if series.null_count():
+        at = int(series.is_null().arg_max() or 0)
+        value = None if shown is None else shown[at]
+        problem = "there is no time" if shown is None else "is no number like the times before it"
+        raise DataError(problem, file=source, row=first_row + at, value=value, mend="Fill it or delete the row.")
+
+
+def _finite(series: pl.Series, source: str, first_row: int) -> np.ndarray:
+    times = series.to_numpy()
+    if not np.isfinite(times).all():
+        at = int(np.argmin(np.isfinite(times)))
+        mend = "Fill it or delete the row."
+        raise DataError("is no finite time", file=source, row=first_row + at, value=float(times[at]), mend=mend)
+    return times

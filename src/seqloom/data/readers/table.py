@@ -1,0 +1,114 @@
+"""Tables: event logs (one row an event) and one sequence a row, as CSV, TSV, Parquet or JSON lines.
+
+case, activity, timestamp, ...    rows are grouped by case and sorted by time, stably; other columns become channels
+id, text, label                   one row is one sequence of characters
+id, events, label                 one row is one sequence of symbols, with spaces between them or as a JSON list
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seqloom.core.errors import DataError, mend_os_error
+from seqloom.data._source import Source
+from seqloom.data.columns import Columns, Guess
+from seqloom.data.readers._base import BLOCK, Reader
+from seqloom.data.sequences import Sequences
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_SUFFIXES = (".csv", ".tsv", ".tab", ".parquet", ".pq", ".jsonl", ".ndjson")
+
+
+class Table(Reader):
+    """Tables of any of the four forms; which column means what is guessed from names unless it is said."""
+
+    def sniff(self, source: Source) -> float:
+        """Magic bytes, the ending of the name, or columns that every line has."""
+        from seqloom.data.readers._frames import form_of
+
+        form = form_of(source)
+        if form in ("parquet", "jsonl"):
+            return 1.0
+        if source.suffix in _SUFFIXES:
+            return 0.95
+        return 0.0 if form is None or source.head[:1] in (b">", b"@") else 0.5
+
+    def guess(self, source: Source, columns: Columns) -> Guess:
+        """Names of the columns, and their first values."""
+        from seqloom.data.readers import _frames, _guess
+
+        return _guess.guess(_frames.load(source, head=True)[0], columns, source.name)
+
+    def batches(self, source: Source, columns: Columns, *, block: int = BLOCK) -> Iterator[Sequences]:
+        """One batch: the rows of a case may stand anywhere."""
+        from seqloom.data.readers import _frames
+
+        frame, first_row, form = _frames.load(source)
+        yield self.of_frame(frame, columns, source=source.name, first_row=first_row, blank=len(form) == 1)
+
+    def of_frame(
+        self, frame: "pl.DataFrame", columns: Columns, *, source: str, first_row: int = 1, blank: bool = False
+    ) -> Sequences:
+        """Sequences of a polars frame. ``blank`` allows rows without any value: empty lines of a file."""
+        from seqloom.data.readers import _events, _guess
+
+        if not frame.height:
+            raise DataError("has no rows", file=source)
+        guess = _guess.guess(frame.head(1000), columns, source)
+        if blank:
+            frame = _without_blank_ends(frame)
+        return _events.sequences_of(frame, guess, source, first_row)
+
+    def write(self, sequences: Sequences, path: str | Path) -> None:
+        """Events as ``case, event, time, label, group, channels``, text as ``id, text``; the form goes by the name."""
+        frame = _frame_of(sequences)
+        try:
+            if Path(path).suffix == ".parquet":
+                frame.write_parquet(path)
+            elif Path(path).suffix in (".jsonl", ".ndjson"):
+                frame.write_ndjson(path)
+            else:
+                frame.write_csv(path, separator="\t" if Path(path).suffix == ".tsv" else ",", quote_style="non_numeric")
+        except OSError as error:
+            raise mend_os_error(error, path) from error
+
+
+def _without_blank_ends(frame: "pl.DataFrame") -> "pl.DataFrame":
+    """Without rows at the end in which every column is empty: a file that ends with blank lines."""
+    height = frame.height
+    while height and all(value is None for value in frame.row(height - 1)):
+        height -= 1
+    return frame.head(height)
+
+
+def _frame_of(sequences: Sequences) -> "pl.DataFrame":
+    import polars as pl
+
+    if sequences.kind == "values":
+        raise DataError("values are written as arrays, not as a table", file=sequences.source)
+    whole = {"label": sequences.labels, "group": sequences.groups}
+    if sequences.kind == "text":
+        texts = [sequences.sequence(i) for i in range(len(sequences))]
+        return pl.DataFrame({"id": sequences.ids, "text": texts, **{k: v for k, v in whole.items() if v is not None}})
+    codes, symbols = sequences.symbols()
+    case = np.repeat(np.arange(len(sequences)), codes.lengths)
+    columns = {"case": _look_up(sequences.ids, case), "event": _look_up(symbols, codes.flat)}
+    times = sequences.times()
+    if times is not None:
+        stamped = times.values.dtype == np.int64
+        columns["time"] = pl.Series(times.flat.view("datetime64[us]") if stamped else times.flat)
+    columns |= {name: _look_up(values, case) for name, values in whole.items() if values is not None}
+    for name in sequences.channels:
+        names, values = sequences.channel_symbols(name), sequences.channel(name).flat
+        columns[name] = pl.Series(values) if names is None else _look_up(names, values)
+    return pl.DataFrame(columns)
+
+
+def _look_up(names: list[str], codes: np.ndarray) -> "pl.Series":
+    import polars as pl
+
+    return pl.Series(names, dtype=pl.String).gather(codes)
