@@ -7,6 +7,7 @@ from torch.nn.functional import pad
 
 from seqloom.kernels.block_attention._visible import Block, bias, reach, visible
 
+Piece = tuple[Block, Block, Tensor | None, Tensor | None]
 QUERIES = 256  # of one block: as fast as aten's own causal form, and a mask stays small whatever the length
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -38,14 +39,17 @@ def forward(
     (B, H, T, K), V = q.shape, v.shape[3]
     scale = K**-0.5 if scale is None else scale
     q, k, v = _widen(max(K, V), q, k, v)
+    if _is_one_call(mask, offset, window, T):
+        o, l = _forward(q, k, v, 0.0, offset == 0, scale=scale)
+        return _timewise(o[..., :V]), l.contiguous()
     o_BHTV = q.new_empty(B, T, H, V).transpose(1, 2)
     l_BHT = q.new_empty(B, H, T, dtype=torch.promote_types(q.dtype, torch.float32))
-    for rows, columns, causal, added, blind in _blocks(q, k, mask, offset, window):
+    for rows, columns, added, blind in _blocks(q, k, mask, offset, window):
         t, s = slice(*rows), slice(*columns)
         if columns[0] == columns[1]:
             o_BHTV[:, :, t], l_BHT[:, :, t] = 0, -torch.inf
             continue
-        o, l = _forward(q[:, :, t], k[:, :, s], v[:, :, s], 0.0, causal, attn_mask=added, scale=scale)
+        o, l = _forward(q[:, :, t], k[:, :, s], v[:, :, s], 0.0, False, attn_mask=added, scale=scale)
         o_BHTV[:, :, t] = o[..., :V]
         l_BHT[:, :, t] = l if blind is None else l.masked_fill(blind, -torch.inf)
     return o_BHTV, l_BHT
@@ -76,45 +80,58 @@ def backward(
     width = max(K, do.shape[3])
     q, k, v, o, do = _widen(width, q, k, v, o, do)
     l = torch.where(sees_BHT, l, torch.inf)  # exp(s - inf) = 0: rows without keys pass nothing on
-    exact = torch.promote_types(q.dtype, torch.float32)
-    dq = q.new_zeros(q.shape)
-    dk, dv = k.new_zeros(k.shape, dtype=exact), v.new_zeros(v.shape, dtype=exact)
-    for rows, columns, causal, added, _ in _blocks(q, k, mask, offset, window):
+    if _is_one_call(mask, offset, window, q.shape[2]):
+        dq, dk, dv = _backward(do, q, k, v, o, l, 0.0, offset == 0, scale=scale)
+    else:
+        dq, dk, dv = _by_blocks(do, q, k, v, o, l, _blocks(q, k, mask, offset, window), scale)
+    return _timewise(dq[..., :K]), _timewise(dk[..., :K]), _timewise(dv[..., :V])
+
+
+def _by_blocks(
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, l: Tensor, blocks: Iterator[Piece], scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    exact = torch.promote_types(q.dtype, torch.float32)  # a key gathers from many blocks
+    dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k, dtype=exact), torch.zeros_like(v, dtype=exact)
+    for rows, columns, added, _ in blocks:
         t, s = slice(*rows), slice(*columns)
         if columns[0] == columns[1]:
             continue
         given = (do[:, :, t], q[:, :, t], k[:, :, s], v[:, :, s], o[:, :, t], l[:, :, t])
-        dq_t, dk_s, dv_s = _backward(*given, 0.0, causal, attn_mask=added, scale=scale)
+        dq_t, dk_s, dv_s = _backward(*given, 0.0, False, attn_mask=added, scale=scale)
         dq[:, :, t] = dq_t
         dk[:, :, s] += dk_s
         dv[:, :, s] += dv_s
-    return dq[..., :K].contiguous(), dk[..., :K].to(k.dtype).contiguous(), dv[..., :V].to(v.dtype).contiguous()
+    return dq, dk.to(k.dtype), dv.to(v.dtype)
 
 
 FORWARDS = {"block_attention": forward, "block_attention_backward": backward}
 
-Piece = tuple[Block, Block, bool, Tensor | None, Tensor | None]
+
+def _is_one_call(mask: Tensor | None, offset: int | None, window: int, queries: int) -> bool:
+    """Whether aten's own forms will do: all keys, or causal from the same position on."""
+    return mask is None and (offset is None or (offset == 0 and (window == 0 or window >= queries)))
 
 
 def _blocks(q: Tensor, k: Tensor, mask: Tensor | None, offset: int | None, window: int) -> Iterator[Piece]:
-    """Queries, the keys they reach, whether aten's own causal form will do, what to add, and rows that see nothing."""
+    """Queries, the keys they reach, what to add to their scores, and the rows that see nothing."""
     T, S = q.shape[2], k.shape[2]
-    if mask is None and (offset is None or (offset == 0 and (window == 0 or window >= T))):
-        yield (0, T), (0, S), offset == 0, None, None
-        return
     for start in range(0, T, QUERIES):
         rows = (start, min(start + QUERIES, T))
         columns = reach(rows, S, mask, offset, window)
         seen = visible(rows, columns, mask, offset, window, like=q)
-        added = bias(rows, columns, mask)
         if seen is None:
-            yield rows, columns, False, added, None
+            yield rows, columns, None, None
             continue
         hidden = torch.zeros(seen.shape, dtype=q.dtype).masked_fill_(~seen, -torch.inf)
-        added = hidden if added is None else added.to(q.dtype) + hidden
-        yield rows, columns, False, added, ~seen.any(-1)
+        extra = bias(rows, columns, mask)
+        yield rows, columns, hidden if extra is None else hidden + extra.to(q.dtype), ~seen.any(-1)
 
 
 def _widen(width: int, *tensors: Tensor) -> tuple[Tensor, ...]:
     """Zero channels at the end: aten wants keys and values of one width."""
     return tuple(x if x.shape[3] == width else pad(x, (0, width - x.shape[3])) for x in tensors)
+
+
+def _timewise(x_BHTV: Tensor) -> Tensor:
+    """Laid out as (B, T, H, V) in memory, as the shapes rules promise; aten does so already."""
+    return x_BHTV.transpose(1, 2).contiguous().transpose(1, 2)
