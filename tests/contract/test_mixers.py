@@ -10,7 +10,7 @@ DEFAULTS = [pair for pair in GRID if pair[0].rpartition("-")[0] == ""]
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("config", [pytest.param(config, id=label) for label, config in DEFAULTS])
 def test_default_options_keep_the_contract(config: Mixer.Config, check: str) -> None:
-    check_mixer(config, checks=[check])
+    check_mixer(config, checks=[check], full=True)
 
 
 @pytest.mark.slow

@@ -23,10 +23,12 @@ class Toy(Mixer):
     @dataclass(frozen=True, kw_only=True)
     class State(BaseState):
         h_BD: Tensor
+        room: int = 1 << 30
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Mixer.Config):
         defect: str = ""
+        chunk: int = 4
         declared: Traits = field(default=TRAITS, hash=False)
 
     config: Config
@@ -46,7 +48,8 @@ class Toy(Mixer):
         self.calls, self.kept = 0, None
 
     def initial_state(self, batch: int, *, capacity: int | None = None) -> BaseState:
-        return self.State(h_BD=self.gate.weight.new_zeros(batch, self.width), length_B=self.no_length(batch))
+        h_BD = self.gate.weight.new_zeros(batch, self.width)
+        return self.State(h_BD=h_BD, length_B=self.no_length(batch), room=capacity or 1 << 30)
 
     def param_groups(self) -> list[ParamGroup]:
         return [ParamGroup(names=("gaet.bias",))] if self.config.defect == "misspelt group" else []
@@ -79,6 +82,10 @@ class Toy(Mixer):
         for t in range(length):
             if layout.starts_BT is not None and defect != "leaks between segments":
                 h_BD = h_BD.masked_fill(layout.starts_BT[:, t, None], 0)
+            if defect == "forgets between chunks" and t % self.config.chunk == 0:
+                h_BD = 0.5 * h_BD
+            if defect == "wraps around" and state is not None and int(before.length_B.max()) + t > before.room:
+                h_BD = torch.zeros_like(h_BD)
             if defect == "stale gradient":
                 h_BD = h_BD.detach()
             new_BD = a_BTD[:, t] * h_BD + u_BTD[:, t]
@@ -128,6 +135,8 @@ CASES = [
     ("declaration", broken("misspelt group")),
     ("continuation", broken("forgets its state")),
     ("lengths", broken("five is odd")),
+    ("blocks", broken("forgets between chunks")),
+    ("capacity", broken("wraps around")),
     ("causality", broken("sees the future")),
     ("causality", broken("sees the future", causal="fft")),
     ("packing", broken("leaks between segments")),

@@ -1,12 +1,13 @@
 """Checks that a mixer treats time and rows as it must: pieces, causality, padding, packing, other rows, trees."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from seqloom.core.errors import ConfigError
 from seqloom.core.layout import PLAIN, Layout, roll
 from seqloom.core.state import State
 from seqloom.mixers._base import Mixer
@@ -66,6 +67,33 @@ def lengths(subject: Subject) -> None:
                 same(f"T = {length} in halves", torch.cat([left_BTD, right_BTD], 1), y_BTD)
                 if state.length_B.tolist() != [length] * 2:
                     raise Finding(f"T = {length}: the state says {state.length_B.tolist()}")
+
+
+def blocks(subject: Subject) -> None:
+    """Block sizes that only decide how fast it goes (fields called chunk) do not change what comes out."""
+    names = [item.name for item in fields(subject.config) if item.name == "chunk" or item.name.endswith("_chunk")]
+    for name in names:
+        x_BTD = subject.inputs(2, 13)
+        for size in (2, 5):
+            other = Subject(replace(subject.config, **{name: size}), subject.width, device=subject.device)
+            same(f"{name} = {size}", other.call(other.build(), x_BTD)[0], subject.call(subject.build(), x_BTD)[0])
+
+
+def capacity(subject: Subject) -> None:
+    """More positions than a state was made for are an error or right, never something else."""
+    if not subject.steps:
+        return
+    mixer, x_BTD = subject.build(), subject.inputs(2, 7)
+    want_BTD = subject.call(mixer, x_BTD)[0]
+    for cuts in ((0, 7), (0, 3, 7), tuple(range(8))):
+        state, pieces = mixer.initial_state(2, capacity=4), []
+        try:
+            for begin, end in pairwise(cuts):
+                y_BTD, state = subject.go(mixer, x_BTD[:, begin:end], state)
+                pieces.append(y_BTD)
+        except ConfigError:
+            continue
+        same("beyond the capacity", torch.cat(pieces, 1), want_BTD)
 
 
 def causality(subject: Subject) -> None:

@@ -23,6 +23,8 @@ CHECKS: dict[str, Check] = {
         _mixer_numbers.declaration,
         _mixer_rows.continuation,
         _mixer_rows.lengths,
+        _mixer_rows.blocks,
+        _mixer_rows.capacity,
         _mixer_rows.causality,
         _mixer_rows.packing,
         _mixer_rows.padding,
@@ -63,7 +65,7 @@ def check_mixer(
         config: the options to check.
         width: width of the inputs.
         checks: names from ``CHECKS``; None = all.
-        full: more lengths and dtypes.
+        full: every length, and every derivative against finite differences one by one.
         device: where to run.
 
     Returns:
