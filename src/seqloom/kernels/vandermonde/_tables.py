@@ -13,16 +13,19 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 
-def split(length: int) -> tuple[int, int]:
-    """Lengths I and J of the tables: J the power of two at sqrt(L) or above, I J >= L."""
-    J = 1 << ((max(length, 1) - 1).bit_length() + 1) // 2
+def split(length: int, rows: int = 1) -> tuple[int, int]:
+    """Lengths I and J of the tables: J the power of two at sqrt(rows L) or above, I J >= L.
+
+    The table of I is multiplied into every row, so that it is the shorter one where there are many.
+    """
+    J = 1 << min((max(length * rows, 1) - 1).bit_length() + 1, 2 * (max(length, 1) - 1).bit_length()) // 2
     return -(-length // J), J
 
 
 def forward(log_a_DN: Tensor, c_RDN: Tensor, length: int) -> Tensor:
     """``vandermonde`` by doubled tables."""
-    I, J = split(length)
     D, N = log_a_DN.shape
+    I, J = split(length, c_RDN[..., 0, 0].numel())
     log_a_DN = log_a_DN.to(torch.complex128)
     c_DrN = c_RDN.detach().resolve_conj().reshape(-1, D, N).transpose(0, 1)
     high_DIN = _powers((J * log_a_DN).conj().resolve_conj(), I, c_RDN.dtype)
@@ -36,7 +39,7 @@ def forward(log_a_DN: Tensor, c_RDN: Tensor, length: int) -> Tensor:
 def transposed(log_a_DN: Tensor, g_RDL: Tensor) -> Tensor:
     """``vandermonde_transposed`` by doubled tables."""
     (D, N), length = log_a_DN.shape, g_RDL.shape[-1]
-    I, J = split(length)
+    I, J = split(length, g_RDL[..., 0, 0].numel())
     dtype = g_RDL.dtype.to_complex()
     log_a_DN = log_a_DN.to(torch.complex128)
     g_DrL = g_RDL.detach().reshape(-1, D, length).transpose(0, 1)

@@ -76,28 +76,32 @@ class DiagonalBank(nn.Module):
         """Complex dtype beside it."""
         return torch.promote_types(self.dtype, torch.complex64)
 
-    def discrete(self) -> tuple[Tensor, Tensor]:
-        """Log a (D, N) and 2 C b (R, D, N), complex128: a float32 phase would lose a digit for every digit of l."""
+    def discrete(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Log a (D, N), a (D, N) and 2 C b (R, D, N), complex128.
+
+        In float32 a phase would lose a digit with every further digit of l.
+        """
         dt_D1 = self.step_log.double().exp()[:, None]
         A_DN = torch.complex(-self.decay_log.double().exp(), self.frequency.double())
         C_RDN = 2 * torch.view_as_complex(self.readout.double())
         if self.rule == "zoh":
             log_a_DN = dt_D1 * A_DN
-            return log_a_DN, C_RDN * (_expm1(log_a_DN) / A_DN)
+            less_DN = _expm1(log_a_DN)
+            return log_a_DN, less_DN + 1, C_RDN * (less_DN / A_DN)
         half_DN = 0.5 * dt_D1 * A_DN
-        top_DN = 1 + half_DN
+        top_DN, bottom_DN = 1 + half_DN, 1 - half_DN
         top_DN = torch.where(top_DN == 0, 1e-30, top_DN)  # a = 0 has no logarithm; 1e-30 forgets as well
-        return top_DN.log() - (1 - half_DN).log(), C_RDN * (dt_D1 / (1 - half_DN))
+        return top_DN.log() - bottom_DN.log(), top_DN / bottom_DN, C_RDN * (dt_D1 / bottom_DN)
 
     def kernels(self, length: int) -> Tensor:
         """K (R, D, L)."""
-        log_a_DN, c_RDN = self.discrete()
+        log_a_DN, _, c_RDN = self.discrete()
         return vandermonde(log_a_DN, c_RDN.to(self.kind), length)
 
     def step(self, u_BD: Tensor, h_BDN2: Tensor) -> tuple[Tensor, Tensor]:
         """One input: the output and the state after it, elementwise."""
-        log_a_DN, c_RDN = self.discrete()
-        h_BDN = torch.view_as_complex(h_BDN2) * log_a_DN.exp().to(self.kind) + u_BD[..., None]
+        _, a_DN, c_RDN = self.discrete()
+        h_BDN = torch.view_as_complex(h_BDN2) * a_DN.to(self.kind) + u_BD[..., None]
         return (h_BDN * c_RDN[0].to(self.kind)).real.sum(-1), torch.view_as_real(h_BDN)
 
     def carry(self, u_BTD: Tensor, h_BDN2: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,13 +111,13 @@ class DiagonalBank(nn.Module):
         that only decay: a^{len - 1 - t}, never a^{T - 1 - t} undone by a^{len - T}.
         """
         T = u_BTD.shape[1]
-        log_a_DN, c_RDN = self.discrete()
+        log_a_DN, a_DN, c_RDN = self.discrete()
         k_DL = vandermonde(log_a_DN, c_RDN[0].to(self.kind), T)
         h_BDN = torch.view_as_complex(h_BDN2)
-        c_BDN = (c_RDN[0] * log_a_DN.exp()).to(self.kind) * h_BDN
+        c_BDN = (c_RDN[0] * a_DN).to(self.kind) * h_BDN
         response_BDT = vandermonde(log_a_DN, c_BDN, T)
         last_first_BTD = (u_BTD if lengths_B is None else roll(u_BTD, lengths_B)).flip(1)
-        new_BDN = vandermonde_transposed(log_a_DN, last_first_BTD.transpose(1, 2).contiguous())
+        new_BDN = vandermonde_transposed(log_a_DN, last_first_BTD.transpose(1, 2))
         count = T if lengths_B is None else lengths_B[:, None, None]
         after_BDN = (count * log_a_DN).exp().to(self.kind) * h_BDN + new_BDN
         return k_DL, response_BDT.transpose(1, 2), torch.view_as_real(after_BDN)
@@ -121,5 +125,7 @@ class DiagonalBank(nn.Module):
 
 def _expm1(z: Tensor) -> Tensor:
     """exp(z) - 1 for complex z, exact near 0 too: expm1(x) cos y - 2 sin(y / 2)^2 + i exp(x) sin y."""
-    x, y = z.real, z.imag
-    return torch.complex(torch.expm1(x) * y.cos() - 2 * (y / 2).sin().square(), x.exp() * y.sin())
+    less, half = torch.expm1(z.real), z.imag / 2
+    sine, cosine = half.sin(), half.cos()
+    versed = 2 * sine.square()  # 1 - cos y
+    return torch.complex(less * (1 - versed) - versed, (less + 1) * (2 * sine * cosine))
