@@ -18,8 +18,8 @@ _HOMES = {
     "sniff": "reading",
     "Split": "splits",
     "split": "splits",
-    "leakage": "leakage",
-    "LeakageReport": "leakage",
+    "leakage": "splits",
+    "LeakageReport": "splits",
     "Examples": "examples",
     "Batching": "batching",
 }
