@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import seqloom.testing
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import Layout
 from seqloom.core.state import State as BaseState
@@ -225,3 +226,9 @@ def test_a_mixer_without_state_is_held_to_its_word(monkeypatch: pytest.MonkeyPat
     refuse: Callable[..., BaseState] = Mixer.initial_state
     monkeypatch.setattr(Toy, "initial_state", lambda self, batch, capacity=None: refuse(self, batch))
     assert check_mixer(stateless, checks=["refusals"]) == {"refusals": "holds"}
+
+
+def test_the_contract_is_found_at_the_top() -> None:
+    assert seqloom.testing.check_mixer is check_mixer
+    with pytest.raises(AttributeError, match="check_nothing"):
+        _ = seqloom.testing.check_nothing
