@@ -46,15 +46,19 @@ class State:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """Apply a function to every tensor, nested states and the trail included."""
-        return replace(self, **{item.name: _map(getattr(self, item.name), change) for item in fields(self)})
+        return self._each(change, lambda state: state.map(change))
+
+    def _each(self, change: Callable[[Tensor], Tensor], within: "Callable[[State], State]") -> Self:
+        """``change`` every tensor of this state's own; nested states answer ``within`` by their own method."""
+        return replace(self, **{item.name: _map(getattr(self, item.name), change, within) for item in fields(self)})
 
     def select(self, rows_R: Tensor) -> Self:
         """Rows in a new order; rows may be repeated (beam expansion) or left out (finished rows)."""
-        return self.map(lambda tensor: tensor.index_select(0, rows_R))
+        return self._each(lambda tensor: tensor.index_select(0, rows_R), lambda state: state.select(rows_R))
 
     def fork(self) -> Self:
         """A state that can be continued independently of this one."""
-        return self.map(torch.clone)
+        return self._each(torch.clone, lambda state: state.fork())
 
     def to(self, *where: Any) -> Self:
         """Move to a device; a dtype applies to floating tensors alone."""
@@ -128,17 +132,17 @@ def _point(length_BR: Tensor, wanted_B: Tensor) -> Tensor:
     return hit_BR.shape[1] - 1 - hit_BR.flip(1).int().argmax(1)
 
 
-def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _map(value: Any, change: Callable[[Tensor], Tensor], within: Callable[[State], State]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, State):
-        return value.map(change)
+        return within(value)
     if isinstance(value, Trail):
-        return Trail(length_BR=change(value.length_BR), tensors=_map(value.tensors, change))
+        return Trail(length_BR=change(value.length_BR), tensors=_map(value.tensors, change, within))
     if isinstance(value, Mapping):
-        return {key: _map(item, change) for key, item in value.items()}
+        return {key: _map(item, change, within) for key, item in value.items()}
     if isinstance(value, tuple):
-        return tuple(_map(item, change) for item in value)
+        return tuple(_map(item, change, within) for item in value)
     return value
 
 
