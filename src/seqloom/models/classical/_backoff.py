@@ -115,7 +115,7 @@ class BackoffModel(ClassicalModel):
 
     def _log_probs(self, memory_BM: np.ndarray) -> np.ndarray:
         out_BV = np.empty((len(memory_BM), self.sizes.vocabulary))
-        _distributions(self.table, np.ascontiguousarray(memory_BM[:, 0]), self.reach + 1, out_BV)
+        _distributions(self.table, np.ascontiguousarray(memory_BM[:, 0]), self.trie.order, out_BV)
         return out_BV
 
     def _score(self, stream: Stream) -> np.ndarray:

@@ -126,19 +126,17 @@ class ClassicalModel(Component):
             read_B=zeros_B,
         )
 
-    def step(
-        self, tokens_Bq: Tensor, state: ClassicalState, *, layout: Layout | None = None
-    ) -> tuple[Tensor, ClassicalState]:
+    def step(self, tokens_Bq: Tensor, state: State, *, layout: Layout | None = None) -> tuple[Tensor, State]:
         """Log-probabilities (B, q, V), float64, of what follows each token."""
         outputs, after = self.observe(tokens_Bq, state, layout=layout)
         return outputs.logits, after
 
-    def observe(
-        self, tokens_Bq: Tensor, state: ClassicalState, *, layout: Layout | None = None
-    ) -> tuple[Outputs, ClassicalState]:
+    def observe(self, tokens_Bq: Tensor, state: State, *, layout: Layout | None = None) -> tuple[Outputs, State]:
         """As ``step``; the distributions are made when somebody looks."""
         self._check_fitted()
         layout = layout or PLAIN
+        if not isinstance(state, ClassicalState):
+            raise ConfigError(f"this is not a state of {type(self).__name__}: start() makes one")
         refused = [name for name in layout.used() if name in REFUSED]
         if refused:
             raise ConfigError(f"{type(self).__name__} cannot honour the layout's {', '.join(refused)}")
