@@ -5,7 +5,7 @@ from torch.testing import assert_close
 from seqloom.core.counting import Counter, saved_bytes
 from seqloom.core.errors import ConfigError
 from seqloom.kernels._kernel import use_backend
-from seqloom.kernels.vandermonde import _tables, torch_cpu, torch_cuda, vandermonde, vandermonde_transposed
+from seqloom.kernels.vandermonde import _tables, vandermonde, vandermonde_transposed
 
 FORMS = ("reference", "torch_cpu")
 CASES = list(vandermonde.generate(torch.Generator().manual_seed(0), torch.float64))
@@ -59,7 +59,7 @@ def test_transposed_equals_the_dense_sum(case):
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 15, 16, 17, 31, 97, 1024, 1025])
 def test_any_length(length):
-    log_a, c = CASES[3][:2]
+    log_a, c = CASES[-2][:2]
     g = torch.randn(2, len(log_a), length).double()
     for form in FORMS:
         with use_backend(form):
@@ -74,7 +74,7 @@ def test_one_term_a_mode_and_no_factor_two():
 
 
 def test_the_transposed_sum_is_the_adjoint():
-    log_a, c, length = CASES[4]
+    log_a, c, length = CASES[-1]
     g = torch.randn(*c.shape[:-1], length).double()
     left = (vandermonde(log_a, c, length) * g).sum()
     right = (c * vandermonde_transposed(log_a, g)).sum().real
@@ -83,7 +83,7 @@ def test_the_transposed_sum_is_the_adjoint():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_gradcheck(form):
-    log_a, c = (x.clone().requires_grad_() for x in CASES[2][:2])
+    log_a, c = (x.clone().requires_grad_() for x in CASES[-3][:2])
     g = torch.randn(2, 3, 7).double().requires_grad_()
     with use_backend(form):
         torch.autograd.gradcheck(lambda log_a, c: vandermonde(log_a, c, 7), (log_a, c))
@@ -144,7 +144,7 @@ def test_wrong_inputs_are_refused():
 
 
 def test_compiles_whole():
-    log_a, c = CASES[3][0].clone().requires_grad_(), CASES[3][1].clone().requires_grad_()
+    log_a, c = CASES[-2][0].clone().requires_grad_(), CASES[-2][1].clone().requires_grad_()
     compiled = torch.compile(lambda log_a, c: vandermonde(log_a, c, 20), backend="aot_eager", fullgraph=True)
     got, want = compiled(log_a, c), vandermonde(log_a, c, 20)
     assert_close(got, want)
@@ -152,12 +152,8 @@ def test_compiles_whole():
 
 
 def test_the_custom_ops_are_sound():
-    (log_a, c, length), (_, g) = CASES[3], TRANSPOSED[3]
+    (log_a, c, length), (_, g) = CASES[-2], TRANSPOSED[-2]
     leaves = [x.clone().requires_grad_() for x in (log_a, c, g)]
     for op, inputs in ((vandermonde, (*leaves[:2], length)), (vandermonde_transposed, (leaves[0], leaves[2]))):
         backend = next(b for b in op.backends if b.name == "torch_cpu")
         torch.library.opcheck(backend.op, inputs)
-
-
-def test_both_devices_run_the_same_form():
-    assert torch_cpu.FORWARDS == torch_cuda.FORWARDS

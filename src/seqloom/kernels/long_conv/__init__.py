@@ -104,10 +104,9 @@ def backward(grads, inputs, outputs):
 
 @long_conv_backward.cases
 def backward_cases(rng: torch.Generator, dtype: torch.dtype) -> Iterator[tuple[Tensor | None, ...]]:
-    """Adjoints of the convolution's own cases, where there is something to transform."""
+    """Adjoints of the convolution's own cases."""
     for u_BTD, *rest in cases(rng, dtype):
-        if u_BTD.shape[1]:
-            yield torch.randn(u_BTD.shape, generator=rng, dtype=dtype), u_BTD, *rest
+        yield torch.randn(u_BTD.shape, generator=rng, dtype=dtype), u_BTD, *rest
 
 
 @long_conv_backward.cost
@@ -122,10 +121,8 @@ def backward_cost(dy_BTD, u_BTD, k_DL, back_DM=None, skip_D=None, before_BSD=Non
 @long_conv.cost
 def cost(u_BTD, k_DL, back_DM=None, skip_D=None, before_BSD=None) -> Cost:
     B, T, D = u_BTD.shape
+    moved = u_BTD.nbytes + sum(x.nbytes for x in (u_BTD, k_DL, back_DM, skip_D, before_BSD) if x is not None)
     k_DL, back_DM, before_BSD = trim(T, k_DL, back_DM, before_BSD)
-    size = u_BTD.element_size()
-    moved = 2 * B * T * D * size + k_DL.numel() * k_DL.element_size()
-    moved += sum(x.numel() * x.element_size() for x in (back_DM, before_BSD) if x is not None)
     if is_direct(T, k_DL, back_DM):
         return Cost(macs=B * T * D * (k_DL.shape[1] + (0 if back_DM is None else back_DM.shape[1])), bytes=moved)
     n = fft_length(T, 0 if before_BSD is None else before_BSD.shape[1], k_DL, back_DM)

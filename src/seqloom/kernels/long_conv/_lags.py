@@ -86,7 +86,8 @@ def unring(
     T, n = u_BTD.shape[1], dring_Dn.shape[1]
     L = min(k_DL.shape[1], S + T)
     dk_DL = pad(dring_Dn[:, :L], (0, k_DL.shape[1] - L)).to(k_DL.dtype)
-    dback_DM, dskip_D, dbefore_BSD = (u_BTD.new_empty(0) for _ in range(3))  # an op's outputs may not be one tensor
+    # An op's outputs may not share memory, and an empty one is a function of the inputs too.
+    dback_DM, dskip_D, dbefore_BSD = (dring_Dn[:0, 0].to(u_BTD.dtype, copy=True) for _ in range(3))
     if back_DM is not None:
         M = min(back_DM.shape[1], max(T - 1, 0))
         dback_DM = pad(dring_Dn[:, n - M :].flip(1), (0, back_DM.shape[1] - M)).to(back_DM.dtype)
@@ -94,6 +95,7 @@ def unring(
         dskip_D = dring_Dn[:, 0].to(skip_D.dtype, copy=True)
     if before_BSD is not None:
         dbefore_BSD = pad(dinput_BED[:, :S], (0, 0, before_BSD.shape[1] - S, 0)).to(before_BSD.dtype)
+        dbefore_BSD = dbefore_BSD.contiguous()
     return dinput_BED[:, S:].to(u_BTD.dtype).contiguous(), dk_DL, dback_DM, dskip_D, dbefore_BSD
 
 

@@ -125,18 +125,19 @@ def transposed_cost(log_a_DN: Tensor, g_RDL: Tensor) -> Cost:
 @vandermonde.cases
 def cases(rng: torch.Generator, dtype: torch.dtype) -> Iterator[tuple[Tensor | int, ...]]:
     """Smallest first, a length of nothing, prime lengths, rows in front."""
-    for (D, N, L), rows in zip(_SIZES, ((), (), (1,), (2,), (3, 2)), strict=True):
+    for (D, N, L), rows in zip(_SIZES, _ROWS, strict=True):
         c_RDN = torch.randn(*rows, D, N, generator=rng, dtype=dtype.to_complex())
         yield _decaying(D, N, rng, dtype), c_RDN, L
 
 
 @vandermonde_transposed.cases
 def transposed_cases(rng: torch.Generator, dtype: torch.dtype) -> Iterator[tuple[Tensor, ...]]:
-    for (D, N, L), rows in zip(_SIZES, ((), (), (1,), (2,), (3, 2)), strict=True):
+    for (D, N, L), rows in zip(_SIZES, _ROWS, strict=True):
         yield _decaying(D, N, rng, dtype), torch.randn(*rows, D, L, generator=rng, dtype=dtype)
 
 
-_SIZES = ((1, 1, 1), (2, 3, 0), (3, 2, 5), (2, 5, 37), (3, 16, 64))
+_SIZES = ((1, 1, 1), (2, 3, 0), (2, 3, 4), (3, 2, 5), (2, 5, 37), (3, 16, 64))
+_ROWS = ((), (), (0,), (1,), (2,), (3, 2))
 
 
 def _decaying(D: int, N: int, rng: torch.Generator, dtype: torch.dtype) -> Tensor:
