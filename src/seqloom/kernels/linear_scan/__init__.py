@@ -61,7 +61,7 @@ def cost(a_BTD: Tensor, x_BTD: Tensor, h_BD: Tensor, reverse: bool = False) -> C
 @linear_scan.cases
 def examples(rng: torch.Generator, dtype: torch.dtype) -> Iterator[tuple[Tensor | bool, ...]]:
     """Smallest first, odd sizes, one step, no step; forwards and reversed, real and complex."""
-    sizes = ((1, 1, 1), (2, 3, 5), (2, 63, 17), (3, 128, 64), (2, 0, 3))
+    sizes = ((1, 1, 1), (2, 3, 5), (2, 63, 17), (1, 67, 35), (2, 0, 3))
     for kind in (dtype, dtype.to_complex()):
         for (B, T, D), reverse in zip(sizes, (False, True, False, True, False), strict=True):
             a_BTD, x_BTD = (torch.rand(B, T, D, generator=rng, dtype=kind) for _ in range(2))

@@ -3,7 +3,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-STEPS, CHANNELS = 64, 32
+STEPS, CHANNELS = 32, 32  # the largest tile that a program holds at once
 
 
 def refuses(*inputs: Tensor | bool) -> str | None:
@@ -25,7 +25,8 @@ def forward(a_BTD: Tensor, x_BTD: Tensor, h_BD: Tensor, reverse: bool = False) -
     if x_BTD.is_complex():
         tensors = tuple(torch.view_as_real(value) for value in tensors)
     scan = _complex_scan if x_BTD.is_complex() else _real_scan
-    scan[(B, triton.cdiv(D, CHANNELS))](*tensors, T, D, REVERSE=reverse, STEPS=STEPS, CHANNELS=CHANNELS)
+    steps, channels = (min(most, triton.next_power_of_2(size)) for most, size in ((STEPS, T), (CHANNELS, D)))
+    scan[(B, triton.cdiv(D, channels))](*tensors, T, D, REVERSE=reverse, STEPS=steps, CHANNELS=channels)
     return y_BTD, last_BD
 
 

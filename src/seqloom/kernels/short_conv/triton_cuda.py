@@ -32,12 +32,9 @@ def forward(
     ahead: int = 0,
 ) -> tuple[Tensor, Tensor]:
     (B, T, D), K = x_BTD.shape, weight_DK.shape[1]
-    x_BTD, y_BTD, number_BT = (
-        x_BTD.detach().contiguous(),
-        torch.empty_like(x_BTD),
-        _numbers(x_BTD, segments_BT, lengths_B),
-    )
-    wide = torch.promote_types(x_BTD.dtype, torch.float32)
+    x_BTD, weight_DK = x_BTD.detach().contiguous(), weight_DK.detach().contiguous()
+    y_BTD, number_BT = torch.empty_like(x_BTD), _numbers(x_BTD, segments_BT, lengths_B)
+    wide = tl.float64 if x_BTD.dtype == torch.float64 else tl.float32
     bias = None if bias_D is None else bias_D.detach().contiguous()
     before = None if before_BKD is None else before_BKD.detach().contiguous()
     _convolve[(B, triton.cdiv(T, STEPS), triton.cdiv(D, CHANNELS))](
