@@ -41,7 +41,7 @@ def forward(
     q, k, v = _widen(max(K, V), q, k, v)
     if _is_one_call(mask, offset, window, T):
         o, l = _forward(q, k, v, 0.0, offset == 0, scale=scale)
-        return _timewise(o[..., :V]), l.contiguous()
+        return _timewise(o, V), l.contiguous()
     o_BHTV = q.new_empty(B, T, H, V).transpose(1, 2)
     l_BHT = q.new_empty(B, H, T, dtype=torch.promote_types(q.dtype, torch.float32))
     for rows, columns, added, blind in _blocks(q, k, mask, offset, window):
@@ -84,7 +84,7 @@ def backward(
         dq, dk, dv = _backward(do, q, k, v, o, l, 0.0, offset == 0, scale=scale)
     else:
         dq, dk, dv = _by_blocks(do, q, k, v, o, l, _blocks(q, k, mask, offset, window), scale)
-    return _timewise(dq[..., :K]), _timewise(dk[..., :K]), _timewise(dv[..., :V])
+    return _timewise(dq, K), _timewise(dk, K), _timewise(dv, V)
 
 
 def _by_blocks(
@@ -128,10 +128,13 @@ def _blocks(q: Tensor, k: Tensor, mask: Tensor | None, offset: int | None, windo
 
 
 def _widen(width: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Zero channels at the end: aten wants keys and values of one width."""
-    return tuple(x if x.shape[3] == width else pad(x, (0, width - x.shape[3])) for x in tensors)
+    """Zero channels at the end, since aten wants keys and values of one width; it also takes channels as adjacent."""
+    wide = (x if x.shape[3] == width else pad(x, (0, width - x.shape[3])) for x in tensors)
+    return tuple(x if x.stride(3) == 1 else x.contiguous() for x in wide)
 
 
-def _timewise(x_BHTV: Tensor) -> Tensor:
-    """Laid out as (B, T, H, V) in memory, as the shapes rules promise; aten does so already."""
-    return x_BHTV.transpose(1, 2).contiguous().transpose(1, 2)
+def _timewise(x_BHTW: Tensor, width: int) -> Tensor:
+    """The first channels, laid out as (B, T, H, width) in memory like the shapes rules promise; aten's mostly are."""
+    B, H, T, _ = x_BHTW.shape
+    laid_BHTV = x_BHTW.new_empty(B, T, H, width).transpose(1, 2)
+    return x_BHTW if x_BHTW.stride() == laid_BHTV.stride() else laid_BHTV.copy_(x_BHTW[..., :width])
