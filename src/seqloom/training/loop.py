@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from seqloom.comm.world import Alone, World
 from seqloom.core.batch import Batch
+from seqloom.core.counting import saved_bytes
 from seqloom.core.errors import CheckpointError, Diverged
 from seqloom.core.protocols import Progress, Silent
 from seqloom.core.rng import generator, torch_generator
@@ -99,6 +100,8 @@ class Loop:
         """
         if resume:
             self._restore()
+        if not self.step:
+            self.memory = self._training_bytes()
         if not self.steps:
             self._fix_steps()
         metrics = Metrics(self.out, resumed_at=self.step)
@@ -223,7 +226,7 @@ class Loop:
         values = self.evaluate(self.data.valid, limit=self.recipe.stopping.examples)
         if not values:
             return False
-        metrics.add("look", self.step, **values, seconds=self.seconds)
+        metrics.add("look", self.step, {**values, "seconds": self.seconds})
         self.progress.advance(0, valid=values["loss"])
         for callback in self.callbacks:
             callback.after_look(self, values)
@@ -262,28 +265,36 @@ class Loop:
         budget = self.recipe.budget.seconds or 0.0
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.steps, times = MEASURED, []
-        spent = time.perf_counter()
         with torch.random.fork_rng(devices=[]):
-            for _ in range(MEASURED):
+            self._one_step()  # compiles and warms up: no measure of the others
+            spent = time.perf_counter()
+            while len(times) < MEASURED and (len(times) < 3 or time.perf_counter() - spent < budget / 5):
                 began = time.perf_counter()
                 self._one_step()
                 times.append(time.perf_counter() - began)
-                if time.perf_counter() - spent > budget / 4 and len(times) > 2:
-                    break
         left = max(0.0, budget - (time.perf_counter() - spent))
         self.model.load_state_dict(before)
         self.optimiser = self.recipe.optimiser.build(self.model)
         self.step, self.stage, self.epoch, self.cursor, self.tokens, self.seconds = 0, -1, 0, 0, 0, 0.0
-        self.steps = max(1, int(left / statistics.median(times[1:])))
+        self.steps = max(1, int(left / statistics.median(times)))
         if self.out is not None:
             self._save()
+
+    def _training_bytes(self) -> int:
+        """Bytes of weights, gradients, both moments, and of what the first batch keeps for its backward pass."""
+        batch = self._next_batch()
+        self.epoch, self.cursor = 0, 0
+        self.model.train()
+        with torch.random.fork_rng(devices=[]), self._autocast():
+            kept = saved_bytes(lambda: [term.sum for term in self.objective.loss(self.model.run(batch), batch).values()])
+        return kept + sum(p.nbytes * (4 if p.requires_grad else 1) for p in self.model.parameters())
 
     def _look_steps(self) -> set[int]:
         looks = min(self.recipe.stopping.looks, self.steps) if len(self.data.valid) else 0
         return {round(self.steps * (k + 1) / looks) for k in range(looks)}
 
     def _report(self, metrics: Metrics, values: dict[str, float]) -> None:
-        metrics.add("step", self.step, **values)
+        metrics.add("step", self.step, values)
         self.progress.advance(1, **{name: values[name] for name in ("nll", "accuracy") if name in values})
         for callback in self.callbacks:
             callback.after_step(self, values)

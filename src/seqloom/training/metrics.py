@@ -6,6 +6,7 @@ dropped, so that the file tells one story.
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Metrics:
         self._file = path.open("a", encoding="utf-8")
         self._board = _Board(folder / "tensorboard")
 
-    def add(self, kind: str, step: int, **values: float) -> None:
+    def add(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Record one event."""
         event = {"kind": kind, "step": step, **values}
         self.events.append(event)
