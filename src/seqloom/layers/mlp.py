@@ -28,7 +28,9 @@ class MLP(Component, nn.Module):
         kind: Literal["gelu", "gelu_tanh", "swiglu"] = "swiglu"
         """swiglu has a third map, so its hidden width is usually two thirds as large."""
         hidden: float = 8 / 3
-        """Hidden width as a multiple of the width, rounded to a multiple of 8."""
+        """Hidden width as a multiple of the width."""
+        multiple: int = 8
+        """The hidden width is rounded to a multiple of this; 1 = exactly as asked for."""
         bias: bool = False
         """Biases on all maps."""
 
@@ -36,10 +38,10 @@ class MLP(Component, nn.Module):
         """Raises ConfigError where the hidden width would be zero."""
         super().__init__()
         self.config = config or self.Config()
-        self.hidden = max(8, round(self.config.hidden * width / 8) * 8)
-        if self.config.hidden <= 0:
-            raise ConfigError(f"mlp.hidden must be positive, not {self.config.hidden}")
-        bias = self.config.bias
+        if self.config.hidden <= 0 or self.config.multiple < 1:
+            raise ConfigError(f"mlp.hidden and mlp.multiple must be positive, not {self.config}")
+        multiple, bias = self.config.multiple, self.config.bias
+        self.hidden = max(multiple, round(self.config.hidden * width / multiple) * multiple)
         self.up = nn.Linear(width, self.hidden * (2 if self.config.kind == "swiglu" else 1), bias=bias)
         self.down = nn.Linear(self.hidden, width, bias=bias)
 

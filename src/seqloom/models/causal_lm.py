@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from seqloom.core.batch import Batch
@@ -38,6 +39,8 @@ class CausalLM(Model):
         """Learned absolute positions up to this length; 0 = none (most mixers know the order)."""
         dropout: float = 0.0
         """Rate on the embedding."""
+        unpredicted: tuple[int, ...] = ()
+        """Ids that never follow anything: their logits are -inf (specials that an imported model does not know)."""
 
     def __init__(self, sizes: Sizes, config: Config | None = None) -> None:
         """Raises ConfigError for a vocabulary without symbols."""
@@ -72,8 +75,15 @@ class CausalLM(Model):
         before_B = None if state is None else state.length_B
         x_BTD = self.input(tokens_BT, layout=layout, before_B=before_B, values_BTC=values_BTC)
         hidden, after = self.backbone(x_BTD, state, layout=layout)
-        entries: dict[str, Any] = {"hidden": hidden, "logits": partial(self.head, hidden[-1])}
+        entries: dict[str, Any] = {"hidden": hidden, "logits": partial(self.logits, hidden[-1])}
         return Outputs(entries), after
+
+    def logits(self, h_BTD: Tensor) -> Tensor:
+        """What follows each position, unnormalised (B, T, V)."""
+        logits_BTV = self.head(h_BTD)
+        for token in self.config.unpredicted:
+            logits_BTV[..., token] = -torch.inf
+        return logits_BTV
 
     def initial_state(self, batch: int, *, capacity: int | None = None) -> State:
         """The state of every layer before the first position."""

@@ -1,0 +1,44 @@
+"""A model from elsewhere and the dictionary between its ids and ours.
+
+Shapes: V our vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seqloom.core.specials import NAMES, SPECIALS
+from seqloom.models.causal_lm import CausalLM
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The specials have our ids; ordinary symbols follow in the order of their foreign ids."""
+
+    model: CausalLM
+    foreign_V: tuple[int, ...]
+    """The foreign id of each of ours; -1 where the foreign vocabulary has none."""
+
+    def encode(self, ids: Sequence[int]) -> list[int]:
+        """Our ids for those of the model's own tokenizer.
+
+        Where one foreign id both begins and ends a text (GPT-2), it is bos at the first place and eos elsewhere.
+        """
+        ours = {foreign: own for own, foreign in reversed(list(enumerate(self.foreign_V))) if foreign >= 0}
+        shared = self.foreign_V[SPECIALS.bos] == self.foreign_V[SPECIALS.eos] >= 0
+        if shared:
+            ours[self.foreign_V[SPECIALS.eos]] = SPECIALS.eos
+        own = [ours[foreign] for foreign in ids]
+        return [SPECIALS.bos, *own[1:]] if shared and own[:1] == [SPECIALS.eos] else own
+
+    def decode(self, ids: Sequence[int]) -> list[int]:
+        """Foreign ids for ours; specials that the foreign vocabulary lacks are left out."""
+        return [self.foreign_V[own] for own in ids if self.foreign_V[own] >= 0]
+
+    @property
+    def note(self) -> str:
+        """One line on how the ids were mapped."""
+        named = [
+            f"{name} = {self.foreign_V[own]}" if self.foreign_V[own] >= 0 else f"{name} = none"
+            for own, name in enumerate(NAMES)
+        ]
+        return f"foreign ids of the specials: {', '.join(named)}; ordinary symbols follow from {SPECIALS.count}"

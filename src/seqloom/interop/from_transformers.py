@@ -1,0 +1,131 @@
+"""Language models of the transformers library as our own: GPT-2-like and Llama-like.
+
+    imported = from_transformers("folder")        config.json and *.safetensors; nothing is ever unpickled
+    imported.model(imported.encode(ids))          our ids: specials first, then the foreign order
+
+transformers itself is not needed.
+
+Shapes: V our vocabulary, F theirs, D width.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from seqloom.core.errors import CheckpointError, ConfigError, DataError, mend_os_error
+from seqloom.core.sizes import Sizes
+from seqloom.core.specials import SPECIALS
+from seqloom.interop._families import config_of, weights_of
+from seqloom.interop._imported import Imported
+from seqloom.models.causal_lm import CausalLM
+
+MEND = "Save it with model.save_pretrained(folder, safe_serialization=True) where you trust it."
+
+
+def from_transformers(source: str | Path | torch.nn.Module, *, dtype: torch.dtype | None = None) -> Imported:
+    """Import a causal language model.
+
+    Args:
+        source: a local folder that ``save_pretrained`` wrote, or a model of transformers.
+        dtype: of the parameters; None = as they are stored.
+
+    Raises:
+        ConfigError: an option has no counterpart here; names it.
+        CheckpointError: a weight is missing, left over or of the wrong shape.
+        DataError: the folder lacks a file, or holds pickled weights alone.
+    """
+    options, weights = _read(Path(source)) if isinstance(source, str | Path) else _look(source)
+    config, tensors = config_of(options), weights_of(options, weights)
+    size = len(tensors["input.embedding.weight"])
+    foreign_V = _dictionary(options, size)
+    shared = foreign_V[SPECIALS.bos] == foreign_V[SPECIALS.eos]
+    absent = [own for own, foreign in enumerate(foreign_V) if foreign < 0 or (own == SPECIALS.bos and shared)]
+    config = replace(config, unpredicted=tuple(absent))
+    for name in {"input.embedding.weight", "head.weight"} & set(tensors):
+        tensors[name] = _in_our_order(tensors[name], foreign_V)
+    return Imported(_build(config, tensors, len(foreign_V), dtype), foreign_V)
+
+
+def _look(model: torch.nn.Module) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+    """Options and weights of a model object."""
+    options: Any = getattr(model, "config", None)
+    if not hasattr(options, "to_dict"):
+        raise ConfigError(f"{type(model).__name__} is neither a folder nor a model of transformers")
+    return options.to_dict(), {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _read(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+    """Options and weights of a folder."""
+    try:
+        options = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        files = _files(folder)
+        weights: dict[str, Tensor] = {}
+        for file in files:
+            weights |= load_file(file)
+    except OSError as error:
+        raise mend_os_error(error, error.filename or folder) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError("is not readable JSON", file=folder / "config.json", mend="Download it again.") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder}: the weights cannot be read ({error}): download them again") from error
+    if not isinstance(options, dict):
+        raise DataError("holds no object", file=folder / "config.json", mend="Download it again.")
+    return options, weights
+
+
+def _files(folder: Path) -> list[Path]:
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        files = [folder / name for name in sorted(names)]
+        if any(file.parent != folder for file in files):
+            raise DataError("names files outside its folder", file=index, mend="Do not use it.")
+        return files
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
+        raise DataError("holds pickled weights alone, which could run any code", file=folder, mend=MEND)
+    raise DataError("holds no model.safetensors", file=folder, mend="Name a folder that save_pretrained wrote.")
+
+
+def _dictionary(options: Mapping[str, Any], size: int) -> tuple[int, ...]:
+    """The foreign id of each of ours: specials first, then every other id in its order."""
+
+    def one(name: str) -> int:
+        given = options.get(name)
+        given = (given or [None])[0] if isinstance(given, list) else given
+        return given if isinstance(given, int) and 0 <= given < size else -1
+
+    bos, eos, pad = one("bos_token_id"), one("eos_token_id"), one("pad_token_id")
+    first = [-1] * SPECIALS.count
+    first[SPECIALS.bos], first[SPECIALS.eos] = bos, eos
+    first[SPECIALS.pad] = -1 if pad in (bos, eos) else pad
+    return (*first, *(token for token in range(size) if token not in first))
+
+
+def _in_our_order(weight_FD: Tensor, foreign_V: tuple[int, ...]) -> Tensor:
+    """Rows in our order; symbols that the model has never seen are zero vectors."""
+    rows_V = torch.tensor(foreign_V)
+    return weight_FD[rows_V.clamp_min(0)].masked_fill((rows_V < 0)[:, None], 0)
+
+
+def _build(config: CausalLM.Config, tensors: dict[str, Tensor], size: int, dtype: torch.dtype | None) -> CausalLM:
+    with torch.device("meta"):  # no memory and no time for initial values that are replaced at once
+        model = CausalLM(Sizes(vocabulary=size), config)
+    if config.tie:
+        tensors["head.weight"] = tensors["input.embedding.weight"]
+    tensors = {name: value.to(dtype).contiguous() for name, value in tensors.items()}
+    try:
+        model.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights do not fit the config: {error}") from error
+    if config.tie:
+        model.head.weight = model.input.embedding.weight
+    return model.eval()
