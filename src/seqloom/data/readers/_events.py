@@ -82,8 +82,13 @@ def _order(codes: np.ndarray, times: np.ndarray | None) -> np.ndarray | None:
         return None if (step >= 0).all() else np.argsort(codes, kind="stable")
     if ((step > 0) | ((step == 0) & (times[1:] >= times[:-1]))).all():
         return None
-    keys = pl.DataFrame({"case": codes, "time": times})
-    return keys.select(pl.arg_sort_by("case", "time", maintain_order=True)).to_series().to_numpy()
+    if times.dtype.kind == "M":
+        ticks = times.view(np.int64) - times.view(np.int64).min()
+        span = int(ticks.max()) + 1
+        if span * (int(codes.max()) + 1) < 1 << 62:  # case and time in one number: one sort
+            return np.argsort(codes.astype(np.int64) * span + ticks, kind="stable")
+    order = np.argsort(times, kind="stable")
+    return order[np.argsort(codes[order], kind="stable")]
 
 
 def _constant(rows: Rows, role: str, name: str, codes: np.ndarray, first: np.ndarray) -> pa.Array:

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 _SUFFIXES = (".fa", ".fasta", ".fna", ".faa", ".ffn", ".frn", ".fq", ".fastq")
 _RECORD, _NEWLINE, _RETURN = ord(">"), 10, 13
 _WIDTH = 70  # letters of a line that is written
-_LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz*-.")
-_CAPITALS = np.frombuffer(bytes(range(256)).upper(), np.uint8)
+_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz*-."
 
 
 class Fasta(Reader):
@@ -113,7 +112,7 @@ class Fasta(Reader):
                         names, letters, held = [], [], 0
         except dnaio.FileFormatError as error:
             line = None if error.line is None else error.line + 1
-            problem = str(error.msg).rstrip(".")
+            problem = re.sub(r"^Error in FASTQ file at line \d+: ", "", str(error)).splitlines()[0]
             raise DataError(f"is no FASTQ: {problem}", file=source.name, row=line, mend="Is it cut short?") from error
         if names:
             yield self._records(source, columns, notes, names, letters, row)
@@ -123,7 +122,7 @@ class Fasta(Reader):
     ) -> Sequences:
         import pyarrow as pa
 
-        joined = np.frombuffer("".join(letters).encode(), np.uint8)
+        joined = "".join(letters).encode()
         offsets = np.concatenate([[0], np.cumsum([len(item) for item in letters], dtype=np.int64)])
         rows = row + 4 * np.arange(len(names))
         return self._sequences(source, columns, notes, pa.array(names, pa.string()), joined, offsets, rows)
@@ -134,7 +133,7 @@ class Fasta(Reader):
         columns: Columns,
         notes: tuple[str, ...],
         names: "pa.Array",
-        letters: np.ndarray,
+        letters: bytes,
         offsets: np.ndarray,
         rows: np.ndarray,
     ) -> Sequences:
@@ -142,15 +141,14 @@ class Fasta(Reader):
 
         from seqloom.data import _build
 
-        counts = np.bincount(letters, minlength=256)
-        _check_letters(letters, offsets, rows, counts, source)
-        if self.config.capitals and counts[ord("a") : ord("z") + 1].any():
-            letters = _CAPITALS[letters]
-        column = _build.text_column(letters, offsets)
+        data = letters.upper() if self.config.capitals else letters
+        others = data.translate(None, b"ACGTUNacgtun")  # letters such as R or Y may be either, so shares decide
+        if others.translate(None, _LETTERS):
+            raise _wrong_letter(data, offsets, rows, source)
+        column = _build.text_column(data, offsets)
         extra = {key: _from_description(names, getattr(columns, key), rows, source) for key in ("label", "group")}
         ids = pc.replace_substring_regex(names, r"\s.*$", "")
-        seen = {byte for byte in range(256) if counts[byte]} - set(b"*-.")
-        dna = seen <= set(b"ACGTUNRYKMSWBDHVacgtunrykmswbdhv")
+        dna = len(others.translate(None, b"*-.")) <= 0.1 * len(data)
         table = _build.table(column, ids=ids, row=rows, columns=extra)
         return Sequences(table, "text", source=source.name, alphabet="dna" if dna else "protein", notes=notes)
 
@@ -170,7 +168,7 @@ def _whole_records(source: Source, block: int) -> Iterator[bytes]:
     yield b"".join(waiting)
 
 
-def _parse(data: bytes, source: Source, first_row: int) -> tuple["pa.Array", np.ndarray, np.ndarray, np.ndarray]:
+def _parse(data: bytes, source: Source, first_row: int) -> tuple["pa.Array", bytes, np.ndarray, np.ndarray]:
     """Header lines, letters end to end, offsets, and the rows of the headers."""
     from seqloom.data import _build
 
@@ -185,7 +183,7 @@ def _parse(data: bytes, source: Source, first_row: int) -> tuple["pa.Array", np.
     body = lengths.copy()
     body[head] = 0
     before = np.concatenate([[0], np.cumsum(body)])
-    letters = text[_kept(text, starts, stops, ends, head)]
+    letters = _letters(text, starts, stops, ends, head)
     offsets = np.append(before[head], before[-1])
     names = Ragged(text[spans(starts[head] + 1, lengths[head] - 1)], np.append(0, np.cumsum(lengths[head] - 1)))
     column = _build.text_column(names.values, names.offsets)
@@ -196,30 +194,20 @@ def _parse(data: bytes, source: Source, first_row: int) -> tuple["pa.Array", np.
     return column, letters, offsets, head + first_row
 
 
-def _kept(text: np.ndarray, starts: np.ndarray, stops: np.ndarray, ends: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """True at letters: neither line ends nor header lines."""
-    kept = np.ones(len(text), bool)
-    kept[ends[ends < len(text)]] = False
-    kept[stops[stops < ends]] = False
-    if len(head) < 1000:
-        for start, stop in zip(starts[head].tolist(), stops[head].tolist(), strict=True):
-            kept[start:stop] = False
-    else:
-        kept[spans(starts[head], (stops - starts)[head])] = False
-    return kept
+def _letters(text: np.ndarray, starts: np.ndarray, stops: np.ndarray, ends: np.ndarray, head: np.ndarray) -> bytes:
+    """Everything but header lines and line ends: headers are made line ends first, then all of them leave at once."""
+    blanked = text.copy()
+    blanked[spans(starts[head], (stops - starts)[head])] = _NEWLINE
+    blanked[stops[stops < ends]] = _NEWLINE  # the \r of \r\n
+    return blanked.tobytes().translate(None, b"\n")
 
 
-def _check_letters(
-    letters: np.ndarray, offsets: np.ndarray, rows: np.ndarray, counts: np.ndarray, source: Source
-) -> None:
-    wrong = [byte for byte in np.flatnonzero(counts).tolist() if byte not in _LETTERS]
-    if not wrong:
-        return
-    at = int(np.argmax(np.isin(letters, wrong)))
+def _wrong_letter(data: bytes, offsets: np.ndarray, rows: np.ndarray, source: Source) -> DataError:
+    at = int(np.argmax(~np.isin(np.frombuffer(data, np.uint8), np.frombuffer(_LETTERS, np.uint8))))
     row = rows[max(int(np.searchsorted(offsets, at, side="right")) - 1, 0)]
-    value = letters[max(at - 5, 0) : at + 5].tobytes()
     problem = "the record that begins here has something else than letters"
-    raise DataError(problem, file=source.name, row=int(row), value=value, mend="Remove digits and spaces.")
+    mend = "Remove digits and spaces."
+    return DataError(problem, file=source.name, row=int(row), value=data[max(at - 5, 0) : at + 5], mend=mend)
 
 
 def _from_description(names: "pa.Array", key: str | None, rows: np.ndarray, source: Source) -> Any:

@@ -47,15 +47,13 @@ class Text(Reader):
 
     def write(self, sequences: Sequences, path: str | Path) -> None:
         """One line a sequence; a sequence with a line end in it, or an empty one, cannot be a line."""
+        refused = DataError("only text without line ends, none of it empty, can be lines", file=path)
+        if sequences.kind != "text":
+            raise refused
         data, offsets = sequences.bytes()
         text = data[offsets[0] : offsets[-1]]
-        if (
-            sequences.kind != "text"
-            or (text == _NEWLINE).any()
-            or (text == _RETURN).any()
-            or not sequences.lengths.all()
-        ):
-            raise DataError("only text without line ends, none of it empty, can be lines", file=path)
+        if (text == _NEWLINE).any() or (text == _RETURN).any() or not sequences.lengths.all():
+            raise refused
         try:
             Path(path).write_bytes(np.insert(text, offsets[1:] - offsets[0], _NEWLINE).tobytes())
         except OSError as error:
