@@ -30,17 +30,19 @@ class Input(nn.Module):
         self, tokens_BT: Tensor | None, *, layout: Layout, before_B: Tensor | None, values_BTC: Tensor | None = None
     ) -> Tensor:
         """The stream before the first layer (B, T, D)."""
-        if tokens_BT is None and values_BTC is None:
-            raise ConfigError("a model needs tokens or values")
-        given = tokens_BT if tokens_BT is not None else values_BTC
-        x_BTD = self.embedding(tokens_BT) if tokens_BT is not None else 0
+        parts = []
+        if tokens_BT is not None:
+            parts.append(self.embedding(tokens_BT))
         if values_BTC is not None:
             if self.values is None:
                 raise ConfigError("this model was built without value channels")
-            x_BTD = x_BTD + self.values(values_BTC)
+            parts.append(self.values(values_BTC))
+        if not parts:
+            raise ConfigError("a model needs tokens or values")
+        x_BTD = sum(parts[1:], parts[0])
         if self.position is not None:
-            rows, length = given.shape[:2]
-            start_B = before_B if before_B is not None else torch.zeros(rows, dtype=torch.long, device=given.device)
+            rows, length = x_BTD.shape[:2]
+            start_B = before_B if before_B is not None else torch.zeros(rows, dtype=torch.long, device=x_BTD.device)
             where_BT = layout.where_BT(length, start_B)
             if length and int(where_BT.max()) >= self.position.num_embeddings:
                 raise ConfigError(

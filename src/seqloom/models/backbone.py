@@ -114,32 +114,37 @@ class Backbone(Component, nn.Module):
         """
         scale = (2 * self.config.layers) ** -0.5
         with torch.no_grad():
-            for block in self.blocks:
+            for block in self.layers:
                 if block.mlp is not None:
                     block.mlp.down.weight.mul_(scale)
 
     @property
+    def layers(self) -> "tuple[Block, ...]":
+        """The blocks, with their type."""
+        return tuple(block for block in self.blocks if isinstance(block, Block))
+
+    @property
     def causal(self) -> bool:
         """True where no mixer sees the future."""
-        return all(block.mixer.config.traits().causal in ("exact", "fft") for block in self.blocks)
+        return all(block.mixer.config.traits().causal in ("exact", "fft") for block in self.layers)
 
     def initial_state(self, batch: int, *, capacity: int | None = None) -> States:
         """The state of every layer before the first position."""
-        layers = {str(i): block.mixer.initial_state(batch, capacity=capacity) for i, block in enumerate(self.blocks)}
-        return States(length_B=self.blocks[0].mixer.no_length(batch), layers=layers, extras={})
+        layers = {str(i): block.mixer.initial_state(batch, capacity=capacity) for i, block in enumerate(self.layers)}
+        return States(length_B=self.layers[0].mixer.no_length(batch), layers=layers, extras={})
 
     def forward(
         self, x_BTD: Tensor, state: States | None = None, *, layout: Layout = PLAIN, context: Tensor | None = None
     ) -> tuple[tuple[Tensor, ...], States | None]:
         """The residual stream after the embedding and after each layer, then normalised; and the new state."""
         hidden, layers = [x_BTD], {}
-        for name, block in self.blocks.named_children():
-            before = None if state is None else state.layers[name]
+        for number, block in enumerate(self.layers):
+            before = None if state is None else state.layers[str(number)]
             attends = context is not None and block.mixer.config.traits().context
             x_BTD, after = block(x_BTD, before, layout, context if attends else None)
             hidden.append(x_BTD)
             if after is not None:
-                layers[name] = after
+                layers[str(number)] = after
         hidden[-1] = self.norm(x_BTD)
         if state is None:
             return tuple(hidden), None

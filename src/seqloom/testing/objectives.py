@@ -74,7 +74,7 @@ def check_padding(objective: Objective, examples: Sequence[Example], model: Mode
     longest = max(examples, key=lambda example: len(example.tokens))
     alone = [_terms(objective, [example], model) for example in (*examples, longest)]
     together = _terms(objective, [*examples, longest], model)
-    summed = {name: tuple(sum(float(part[name][k]) for part in alone) for k in (0, 1)) for name in together}
+    summed = {name: (sum(p[name][0] for p in alone), sum(p[name][1] for p in alone)) for name in together}
     _same("padding", together, summed)
 
 

@@ -27,6 +27,7 @@ from seqloom.core.errors import CheckpointError, Diverged
 from seqloom.core.protocols import Progress, Silent
 from seqloom.core.rng import generator, torch_generator
 from seqloom.data.examples import Examples
+from seqloom.models._base import Model
 from seqloom.training import checkpoint
 from seqloom.training.metrics import Metrics
 from seqloom.training.prepare import Prepared
@@ -80,7 +81,7 @@ class Loop:
         self.device, self.progress, self.world = torch.device(device), progress or Silent(), world or Alone()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_generator(run.seed, "weights").initial_seed())
-            self.model: nn.Module = run.model.build(data.sizes).to(self.device)
+            self.model: Model = run.model.build(data.sizes).to(self.device)
         self.callbacks = [config.build() for config in run.callbacks]
         self.step, self.steps, self.epoch, self.cursor = 0, run.budget.steps or 0, 0, 0
         self.seconds, self.tokens, self.memory = 0.0, 0, 0
@@ -184,7 +185,7 @@ class Loop:
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         if self.world.size > 1:
             for parameter in parameters:
-                parameter.grad = self.world.all_reduce(parameter.grad)
+                parameter.grad = self.world.all_reduce(parameter.grad)  # type: ignore[arg-type]
         limit = self.recipe.optimiser.clip or float("inf")
         return float(nn.utils.clip_grad_norm_(parameters, limit))
 

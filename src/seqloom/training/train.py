@@ -10,6 +10,7 @@ from seqloom.core.counting import parameters
 from seqloom.core.protocols import Progress, Silent
 from seqloom.models._base import Model
 from seqloom.models.classical._base import ClassicalModel
+from seqloom.objectives._base import total
 from seqloom.training.loop import Loop, Trained
 from seqloom.training.prepare import Prepared, prepare
 from seqloom.training.run import Run
@@ -36,13 +37,11 @@ def measure(run: Run, *, device: torch.device | str = "cpu") -> dict[str, float]
     loop = Loop(run, data, device=device)
     trained = loop.run()
     batch = loop.objective.batch([data.test[i] for i in range(min(2, len(data.test)))]).to(device)
-    count = parameters(
-        trained.model, lambda: sum(t.sum for t in loop.objective.loss(trained.model.run(batch), batch).values())
-    )
+    count = parameters(trained.model, lambda: total(loop.objective.loss(trained.model.run(batch), batch)))
     return {
         **loop.evaluate(data.test),
         "parameters": float(count.held),
-        "used_parameters": float(count.used),
+        "used_parameters": float(count.used or 0),
         "steps": float(trained.taken),
     }
 
@@ -51,7 +50,9 @@ def _fit(run: Run, data: Prepared, progress: Progress) -> Trained:
     model: Any = run.model.build(data.sizes)
     progress.stage("fit", None, "symbol")
     began = time.perf_counter()
-    model.fit(data.train, data.valid)
+    model.fit(
+        data.train.tokens, data.valid.tokens, opens=data.train.opens, closes=data.train.closes, progress=progress
+    )
     seconds = time.perf_counter() - began
     return Trained(
         model, 1, 1, seconds, data.train.symbols, [], sum(a.nbytes for a in model.arrays().values()), "fitted"
