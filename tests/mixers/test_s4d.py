@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from seqloom.core.counting import Counter, saved_bytes
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import Layout
 from seqloom.kernels.linear_scan import linear_scan
+from seqloom.mixers.ssm import s4d
 from seqloom.mixers.ssm._diagonal import eigenvalues
-from seqloom.mixers.ssm.s4d import S4D
+from seqloom.mixers.ssm.s4d import S4D, SHORT
+from seqloom.testing.mixers import check_mixer
 
 signal = pytest.importorskip("scipy.signal")
 
@@ -56,7 +59,7 @@ def by_steps(mixer, x_BTD):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("init", INITS)
 def test_equals_scipy_whole_and_step_by_step(init, rule):
-    mixer, u_BTD = build(init=init, discretisation=rule), torch.randn(1, 61, 3).double()
+    mixer, u_BTD = build(init=init, discretisation=rule), torch.randn(1, 70, 3).double()
     want_TD = by_scipy(mixer, u_BTD[0])
     with torch.no_grad():
         assert_close(mixer(u_BTD)[0][0], want_TD, rtol=1e-9, atol=1e-9)
@@ -138,6 +141,28 @@ def test_what_follows_the_convolution():
     assert S4D.Config().output == "glu"
     assert not S4D.Config().traits().lti
     assert S4D.Config(activation="none", output="linear").traits().lti
+
+
+@pytest.mark.parametrize("length", [1, 2, SHORT, SHORT + 1, 61])
+def test_few_and_many_columns_continue_alike(length):
+    """Both sides of the switch between recurrence and convolution, with rows of different lengths."""
+    mixer, x_BTD = build(), torch.randn(3, 7 + length, 3).double()
+    lengths_B = torch.tensor([0, (length + 1) // 2, length])
+    with torch.no_grad():
+        state = mixer(x_BTD[:, :7], mixer.initial_state(3))[1]
+        got_BTD, after = mixer(x_BTD[:, 7:], state, layout=Layout(lengths_B=lengths_B))
+        for row, count in enumerate(lengths_B.tolist()):
+            want_BTD, want = by_steps(mixer, x_BTD[row : row + 1, : 7 + count])
+            assert_close(got_BTD[row, :count], want_BTD[0, 7:], rtol=1e-10, atol=1e-10)
+            assert_close(after.h_BDN2[row], want.h_BDN2[0], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("config", S4D.grid()[:3], ids=lambda config: f"{config.init}-{config.discretisation}")
+def test_the_convolution_with_a_state_keeps_the_contract(config, monkeypatch):
+    """The contract's few columns take the recurrence; here they take the other way."""
+    monkeypatch.setattr(s4d, "SHORT", 0)
+    config = replace(config, state=8)
+    check_mixer(config, checks=["continuation", "padding", "packing", "rollback", "gradcheck", "extremes"])
 
 
 def test_a_short_row_beside_a_long_one_keeps_its_own_state():

@@ -9,6 +9,8 @@ from torch.nn.functional import pad
 
 from seqloom.core.errors import ConfigError
 
+Inputs = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
+"""u, k, back, skip, before."""
 DIRECT_TAPS = 8
 """Up to so many taps a sum of shifted products is quicker than a transform."""
 DIRECT_OUTPUTS = 2
@@ -79,7 +81,7 @@ def ring(k_DL: Tensor, back_DM: Tensor | None, skip_D: Tensor | None, n: int, dt
 
 
 def unring(
-    dring_Dn: Tensor, dinput_BED: Tensor, inputs: tuple[Tensor | None, ...], S: int
+    dring_Dn: Tensor, dinput_BED: Tensor, inputs: Inputs, S: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the inputs from those of the ring and of the joined input; what was trimmed gets zeros."""
     u_BTD, k_DL, back_DM, skip_D, before_BSD = inputs

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from seqloom.kernels.long_conv._lags import check, fft_length, is_direct, ring, trim, unring, wide
+from seqloom.kernels.long_conv._lags import Inputs, check, fft_length, is_direct, ring, trim, unring, wide
 
-Inputs = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
 TILE = 1 << 19
 """Numbers of one tile for each thread: with its spectrum about 4 MiB of float32."""
 CHANNELS = 16

@@ -98,11 +98,16 @@ class DiagonalBank(nn.Module):
         log_a_DN, _, c_RDN = self.discrete()
         return vandermonde(log_a_DN, c_RDN.to(self.kind), length)
 
-    def step(self, u_BD: Tensor, h_BDN2: Tensor) -> tuple[Tensor, Tensor]:
-        """One input: the output and the state after it, elementwise."""
+    def steps(self, u_BTD: Tensor, h_BDN2: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A few inputs, one after the other and elementwise: the outputs, and the state after each row's last."""
         _, a_DN, c_RDN = self.discrete()
-        h_BDN = torch.view_as_complex(h_BDN2) * a_DN.to(self.kind) + u_BD[..., None]
-        return (h_BDN * c_RDN[0].to(self.kind)).real.sum(-1), torch.view_as_real(h_BDN)
+        a_DN, c_DN = a_DN.to(self.kind), c_RDN[0].to(self.kind)
+        h_BDN, outputs = torch.view_as_complex(h_BDN2), []
+        for at, u_BD in enumerate(u_BTD.unbind(1)):
+            new_BDN = h_BDN * a_DN + u_BD[..., None]
+            outputs.append((new_BDN * c_DN).real.sum(-1))
+            h_BDN = new_BDN if lengths_B is None else torch.where((at < lengths_B)[:, None, None], new_BDN, h_BDN)
+        return torch.stack(outputs, 1), torch.view_as_real(h_BDN)
 
     def carry(self, u_BTD: Tensor, h_BDN2: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Many inputs: the kernel (D, T), what the state h adds to the outputs (B, T, D), and the state after them.

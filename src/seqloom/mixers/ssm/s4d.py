@@ -29,6 +29,9 @@ from seqloom.kernels.vandermonde import vandermonde
 from seqloom.mixers._base import Mixer, ParamGroup, Traits
 from seqloom.mixers.ssm._diagonal import DiagonalBank
 
+SHORT = 32
+"""Up to so many columns beside a state the recurrence, column by column, is quicker than the convolution."""
+
 
 class S4D(Mixer):
     """Diagonal state-space mixer; its state is N / 2 complex numbers a channel."""
@@ -68,8 +71,14 @@ class S4D(Mixer):
         linear = config.activation == "none" and config.output != "glu"
         if config.causal:
             return Traits(causal="fft", step="constant", rollback="recorded", sequence_comm="state", lti=linear)
-        kind = {"causal": "no", "step": "none", "rollback": "none", "sequence_comm": "forbidden"}
-        return Traits(bidirectional="native", lti=linear, **kind)
+        return Traits(
+            causal="no",
+            step="none",
+            rollback="none",
+            sequence_comm="forbidden",
+            bidirectional="native",
+            lti=linear,
+        )
 
     @classmethod
     def grid(cls) -> tuple[Mixer.Config, ...]:
@@ -100,7 +109,7 @@ class S4D(Mixer):
         if options.output != "none":
             self.mixing = nn.Linear(width, 2 * width if options.output == "glu" else width)
 
-    def initial_state(self, batch: int, *, capacity: int | None = None) -> State:
+    def initial_state(self, batch: int, *, capacity: int | None = None) -> BaseState:
         """Zeros."""
         if not self.config.causal:
             return super().initial_state(batch, capacity=capacity)
@@ -118,7 +127,7 @@ class S4D(Mixer):
             return self.bank.kernels(length)
 
     def mix(self, x_BTD: Tensor, state: Any, layout: Layout, context: Tensor | None) -> tuple[Tensor, BaseState | None]:
-        """Convolve; with a state also add its echo and find the next one, at T = 1 by one step of the recurrence."""
+        """Convolve; with a state also add its echo and find the next one, for a few columns by the recurrence."""
         length = x_BTD.shape[1]
         valid_BT = layout.valid_BT(length)
         u_BTD = x_BTD if valid_BT is None else x_BTD.masked_fill(~valid_BT[..., None], 0)
@@ -126,8 +135,6 @@ class S4D(Mixer):
         with torch.autocast(x_BTD.device.type, enabled=False):
             if state is None:
                 y_BTD = self._convolve(u_BTD)
-            elif length == 1:
-                y_BTD, h_BDN2 = self._step(u_BTD, state.h_BDN2, valid_BT)
             else:
                 y_BTD, h_BDN2 = self._continue(u_BTD, state.h_BDN2, layout.lengths_B)
         out_BTD = self._after(y_BTD.to(x_BTD.dtype))
@@ -155,15 +162,11 @@ class S4D(Mixer):
         k_RDT = self.bank.kernels(u_BTD.shape[1])
         return long_conv(u_BTD, k_RDT[0], None if self.config.causal else k_RDT[1], self.skip)
 
-    def _step(self, u_BTD: Tensor, h_BDN2: Tensor, valid_BT: Tensor | None) -> tuple[Tensor, Tensor]:
-        u_BD = u_BTD[:, 0].to(self.bank.dtype)
-        y_BD, after_BDN2 = self.bank.step(u_BD, h_BDN2)
-        if valid_BT is not None:
-            after_BDN2 = torch.where(valid_BT[..., None, None], after_BDN2, h_BDN2)
-        return (y_BD + self.skip * u_BD)[:, None], after_BDN2
-
     def _continue(self, u_BTD: Tensor, h_BDN2: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, Tensor]:
         u_BTD = u_BTD.to(self.bank.dtype)
+        if u_BTD.shape[1] <= SHORT:
+            y_BTD, after_BDN2 = self.bank.steps(u_BTD, h_BDN2, lengths_B)
+            return y_BTD + self.skip * u_BTD, after_BDN2
         k_DT, echo_BTD, after_BDN2 = self.bank.carry(u_BTD, h_BDN2, lengths_B)
         return long_conv(u_BTD, k_DT, None, self.skip) + echo_BTD, after_BDN2
 
