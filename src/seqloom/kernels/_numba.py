@@ -1,23 +1,17 @@
-"""What every numba backend shares: how many threads a call gets, and fresh memory for its results.
+"""What every numba backend shares: how many threads a call gets, and an exp that becomes vectors.
 
 Only backends import this file, so that everything else runs without numba.
 """
 
-import ctypes
 import math
-import sys
-from functools import cache
 from typing import Any
 
 import numba
 import numpy as np
 import torch
 from numba.extending import overload
-from torch import Tensor
 
 SMALL = 1 << 15  # elements; below this a second thread costs more than it saves
-HUGE_BYTES = 4 << 20  # glibc hands larger blocks back to the system, so that every call faults their pages in anew
-MADV_HUGEPAGE = 14
 
 
 def threads(elements: int) -> int:
@@ -37,22 +31,6 @@ def run(serial: Any, parallel: Any, elements: int, *arrays: Any) -> None:
         parallel(*arrays)
     finally:
         numba.set_num_threads(before)
-
-
-def fresh(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """An empty contiguous result; large ones on huge pages, where writing it first costs a quarter of the time."""
-    result = torch.empty(shape, dtype=like.dtype, device=like.device)
-    if result.nbytes >= HUGE_BYTES and _madvise() is not None:
-        page = 1 << 21
-        begin = -(-result.data_ptr() // page) * page
-        length = (result.data_ptr() + result.nbytes - begin) // page * page
-        _madvise()(ctypes.c_void_p(begin), ctypes.c_size_t(length), MADV_HUGEPAGE)  # advice: failing changes nothing
-    return result
-
-
-@cache
-def _madvise() -> Any:
-    return getattr(ctypes.CDLL(None), "madvise", None) if sys.platform == "linux" else None
 
 
 def exp(x: float) -> float:

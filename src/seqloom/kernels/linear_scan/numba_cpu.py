@@ -3,7 +3,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqloom.kernels._numba import fresh, run, threads
+from seqloom.kernels._memory import fresh
+from seqloom.kernels._numba import run, threads
 
 BLOCK = 2048  # channels a thread carries at once: the carried row stays in the first-level cache
 GROUP = 32  # a row is walked in groups of so many channels, downwards where time runs back: the prefetcher follows

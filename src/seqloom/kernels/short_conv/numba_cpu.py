@@ -3,7 +3,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqloom.kernels._numba import exp, fresh, run
+from seqloom.kernels._memory import fresh
+from seqloom.kernels._numba import exp, run
 from seqloom.kernels.short_conv import ACTIVATIONS, _numbers
 
 CHUNK = 256  # rows of one piece of work
