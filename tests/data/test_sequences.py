@@ -128,3 +128,14 @@ def test_what_is_no_sequence_is_refused(tmp_path):
 def test_importing_data_loads_nothing_heavy():
     probe = "import sys, seqloom.data; print({'pyarrow', 'polars', 'dnaio', 'torch'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_joining_keeps_what_parts_share_and_marks_what_one_lacks():
+    first = Sequences.of([["a"], ["b"]], labels=["x", "y"], times=[[1.0], [2.0]])
+    joined = Sequences.join([first, Sequences.of([["c"]]).cut([0], [0])])
+    assert joined.labels == ["x", "y", None]
+    assert joined.opens.tolist() == [True, True, True]
+    assert joined.closes.tolist() == [True, True, False]
+    np.testing.assert_array_equal(joined.start_times, [1, 2, np.nan])
+    with pytest.raises(DataError, match="symbols and text cannot be joined"):
+        Sequences.join([first, Sequences.of(["text"])])

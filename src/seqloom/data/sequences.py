@@ -28,6 +28,7 @@ Kind = Literal["text", "symbols", "values"]
 Alphabet = Literal["text", "dna", "protein", "events", "values"]
 CHANNEL = "channel:"
 _META = b"seqloom"
+_OPTIONAL = ("label", "group", "time", "opens", "closes")
 
 
 class Sequences:
@@ -198,11 +199,21 @@ class Sequences:
 
     @classmethod
     def join(cls, parts: Sequence["Sequences"]) -> "Sequences":
-        """Sequences of one kind, one after another; the first part's source is kept, all notes once."""
+        """Sequences of one kind, one after another; the first part's source is kept, all notes once.
+
+        Labels, groups and times that a part lacks are missing there; channels that differ are left out.
+        """
         import pyarrow as pa
 
         first = parts[0]
-        table = pa.concat_tables([part.table for part in parts])
+        if any(part.kind != first.kind for part in parts):
+            kinds = " and ".join(sorted({part.kind for part in parts}))
+            raise DataError(f"{kinds} cannot be joined", file=first.source)
+        kept = [name for name in first.table.column_names if _everywhere(name, parts)]
+        others = dict.fromkeys(name for part in parts for name in part.table.column_names if name in _OPTIONAL)
+        kept += [name for name in others if name not in kept]
+        tables = [part.table.select([name for name in kept if name in part.table.column_names]) for part in parts]
+        table = pa.concat_tables(tables, promote_options="default")
         alphabets = {part.alphabet for part in parts}
         alphabet = first.alphabet if len(alphabets) == 1 else "protein" if alphabets <= {"dna", "protein"} else "text"
         notes = dict.fromkeys(note for part in parts for note in part.notes)
@@ -244,7 +255,7 @@ class Sequences:
 
     def _flag(self, name: str) -> np.ndarray:
         present = name in self.table.column_names
-        return self.table[name].to_numpy() if present else np.ones(len(self), bool)
+        return self.table[name].fill_null(True).to_numpy() if present else np.ones(len(self), bool)
 
     def _edge_times(self, at: Literal[0, -1]) -> np.ndarray | None:
         from seqloom.data import _build
@@ -257,6 +268,12 @@ class Sequences:
         filled = times.lengths > 0
         edge[filled] = times.values[(times.offsets[1:] - 1 if at else times.offsets[:-1])[filled]]
         return edge.view("datetime64[us]") if stamped else edge
+
+
+def _everywhere(name: str, parts: Sequence[Sequences]) -> bool:
+    """True where every part has a column, of one type."""
+    types = {str(part.table[name].type) if name in part.table.column_names else "" for part in parts}
+    return len(types) == 1
 
 
 def _table_of(batch: "pa.RecordBatch") -> "pa.Table":
