@@ -96,3 +96,18 @@ def test_cudnn_takes_the_weights_without_a_warning_and_agrees() -> None:
     y_BTD.sum().backward()
     want_BTD = mixer.cpu()(x_BTD.cpu())[0]
     assert_close(y_BTD.cpu(), want_BTD, rtol=1e-3, atol=1e-3)  # TF32 products
+
+
+def test_trained_and_compiled_and_gradient_free_forms_agree() -> None:
+    mixer, x_BTD = GRU(6).double(), torch.randn(3, 9, 6).double()
+    state = GRU.State(h_BH=torch.randn(3, 6).double(), length_B=torch.zeros(3, dtype=torch.long))
+    trained_BTD = mixer(x_BTD, state)[0]
+    with torch.no_grad():
+        assert_close(mixer(x_BTD, state)[0], trained_BTD)
+    assert_close(torch.compile(mixer, backend="aot_eager")(x_BTD, state)[0], trained_BTD)
+
+
+def test_an_output_that_is_written_into_does_not_falsify_the_gradient() -> None:
+    y_BTD = GRU(6)(torch.randn(2, 5, 6))[0]
+    with pytest.raises(RuntimeError, match=r"(inplace|in-place|modified)"):
+        y_BTD.zero_().sum().backward()

@@ -4,7 +4,7 @@
     n = tanh(W_n x_t + b_n + r * (U_n h_{t-1} + s))       (torch's form: the reset comes after the product)
     h_t = n + z * (h_{t-1} - n)
 
-A whole sequence is one call of torch's fused operator, a step is two products.
+A whole sequence is one call of torch's operator, in training on a CPU of ``_gru_scan``; a step is two products.
 
 Shapes: B batch, T time, D width, H hidden, G = 3H gates in the order r, z, n.
 Source: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014, arXiv:1406.1078, section 2.3;
@@ -21,6 +21,7 @@ from seqloom.core.layout import Layout
 from seqloom.core.state import State as BaseState
 from seqloom.mixers._base import Mixer, Traits
 from seqloom.mixers.recurrent import _cells
+from seqloom.mixers.recurrent._gru_scan import Scan
 
 
 class GRU(Mixer):
@@ -104,7 +105,11 @@ class GRU(Mixer):
     def _sequence(self, x_BTD: Tensor, h_BH: Tensor) -> Tensor:
         weights = (self.input_weight, self.state_weight, self.bias, self.reset_bias)
         input_GD, state_GH, bias_G, reset_H = (weight.to(x_BTD.dtype) for weight in weights)
+        train = torch.is_grad_enabled()
+        if train and not x_BTD.is_cuda and not torch.compiler.is_compiling():
+            input_GD, bias_G = input_GD.roll(self.hidden, 0), bias_G.roll(self.hidden)  # r, z, n -> n, r, z
+            gates_TBG = nn.functional.linear(x_BTD.transpose(0, 1), input_GD, bias_G)
+            return Scan.apply(gates_TBG, h_BH, state_GH, reset_H).transpose(0, 1)
         state_bias_G = torch.cat([reset_H.new_zeros(2 * self.hidden), reset_H])
         flat = _cells.together([input_GD, state_GH, bias_G, state_bias_G])
-        train = torch.is_grad_enabled()
         return torch.gru(x_BTD, h_BH[None], flat, True, 1, 0.0, train, False, True)[0]
