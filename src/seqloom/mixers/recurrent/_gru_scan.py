@@ -48,7 +48,7 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:  # type: ignore[bad-override]  (torch leaves it untyped)
         """Coefficients of all steps, the recurrence backwards, then the weight's gradient in one product."""
         (dy_TBH,) = grads
         weight_GH, states_SBH, n_TBH, m_TBH, rz_TBK = ctx.saved_tensors
