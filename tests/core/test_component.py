@@ -112,7 +112,7 @@ def test_an_integer_is_read_where_a_float_is_meant() -> None:
         ({"name": 3}, "name cannot be 3"),
         ({"pair": [1]}, "pair needs 2 values, not 1"),
         ({"mixer": {"part": "mixers/absent"}}, "not known here: 'mixers/absent'"),
-        ({"mixer": {"part": "mixers/lstm", "hiden": 3}}, "mixers/lstm has no field 'hiden'"),
+        ({"mixer": {"part": "mixers/lstm", "hidden_width": 3}}, "mixers/lstm has no field 'hidden_width'"),
         ({"mixer": {"part": 3}}, "no readable part name"),
         ({"mixer": {"hidden": 3}}, "mixer cannot be"),
         ({"nested": {"part": "mixers/lstm"}}, "nested cannot be mixers/lstm"),
