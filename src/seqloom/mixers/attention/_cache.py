@@ -6,6 +6,7 @@ different lengths; as long as they agree (``even``) every question about them is
 Shapes: B batch, G key heads, L slots, K head width, T new positions, R kept columns.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -97,7 +98,7 @@ class Cache(State):
         """A cache of its own; copies the slots in use alone."""
         return self._copied(torch.clone)
 
-    def _copied(self, change) -> Self:
+    def _copied(self, change: Callable[[Tensor], Tensor]) -> Self:
         def copy(tensor: Tensor, axis: int) -> Tensor:
             if tensor.requires_grad:
                 return change(tensor)
