@@ -287,7 +287,9 @@ class Loop:
         self.epoch, self.cursor = 0, 0
         self.model.train()
         with torch.random.fork_rng(devices=[]), self._autocast():
-            kept = saved_bytes(lambda: [term.sum for term in self.objective.loss(self.model.run(batch), batch).values()])
+            kept = saved_bytes(
+                lambda: [term.sum for term in self.objective.loss(self.model.run(batch), batch).values()]
+            )
         return kept + sum(p.nbytes * (4 if p.requires_grad else 1) for p in self.model.parameters())
 
     def _look_steps(self) -> set[int]:

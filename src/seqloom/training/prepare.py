@@ -12,13 +12,14 @@ import numpy as np
 from seqloom.core.errors import ConfigError, DataError
 from seqloom.core.sizes import Sizes
 from seqloom.data.examples import Examples
-from seqloom.data.leakage import LeakageReport, leakage
 from seqloom.data.sequences import Sequences
-from seqloom.data.splits import Split, split
+from seqloom.data.splits import LeakageReport, Split, leakage, split
 from seqloom.models._base import Model
 from seqloom.tokenizers._base import Tokenizer
 from seqloom.training.run import Run
 from seqloom.training.source import FileSource
+
+PARTS = ("train", "valid", "test")
 
 
 @dataclass
@@ -53,7 +54,8 @@ def prepare(run: Run, sequences: Sequences | None = None) -> Prepared:
     if not isinstance(run.data, FileSource):
         return _made(run)
     whole = run.data.read() if sequences is None else sequences
-    parts, cut, notes = _parts(run.data, whole)
+    whole, cut = _divided(run.data, whole)
+    parts, notes = dict(zip(PARTS, cut.parts(whole), strict=True)), list(cut.notes)
     if run.tokenizer is None:
         raise ConfigError(f"a run over {whole.kind} needs a tokenizer")
     if run.task == "classify":
@@ -75,7 +77,7 @@ def prepare(run: Run, sequences: Sequences | None = None) -> Prepared:
         notes=notes,
         parts=parts,
         split=cut,
-        leakage=leakage(*cut.parts) if cut is not None else None,
+        leakage=leakage(whole, cut),
     )
 
 
@@ -88,9 +90,16 @@ def _made(run: Run) -> Prepared:
     return Prepared(sizes=task.sizes, train=train, valid=valid, test=test)
 
 
-def _parts(source: FileSource, whole: Sequences) -> tuple[dict[str, Sequences], Split, list[str]]:
-    """Training, validation and test part."""
-    raise NotImplementedError
+def _divided(source: FileSource, whole: Sequences) -> tuple[Sequences, Split]:
+    """All sequences, those of a test file at the end, and which of them train, validate and test."""
+    test = source.read_test()
+    if test is None:
+        return whole, split(whole, source.how, source.fractions, seed=source.split_seed)
+    if test.kind != whole.kind:
+        raise DataError(f"holds {test.kind}, the training file {whole.kind}", file=test.source, mend="Check --test.")
+    given = np.arange(len(whole), len(whole) + len(test))
+    joined = Sequences.join([whole, test])
+    return joined, split(joined, "given", source.fractions, seed=source.split_seed, test=given)
 
 
 def _labelled(part: Sequences, name: str, notes: list[str]) -> Sequences:

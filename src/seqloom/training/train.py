@@ -50,9 +50,7 @@ def _fit(run: Run, data: Prepared, progress: Progress) -> Trained:
     model: Any = run.model.build(data.sizes)
     progress.stage("fit", None, "symbol")
     began = time.perf_counter()
-    model.fit(
-        data.train.tokens, data.valid.tokens, opens=data.train.opens, closes=data.train.closes, progress=progress
-    )
+    model.fit(data.train.tokens, data.valid.tokens, opens=data.train.opens, closes=data.train.closes, progress=progress)
     seconds = time.perf_counter() - began
     return Trained(
         model, 1, 1, seconds, data.train.symbols, [], sum(a.nbytes for a in model.arrays().values()), "fitted"

@@ -1,0 +1,316 @@
+"""Networks, classical models and a classical model for each class behind one interface: what ``Fitted`` drives.
+
+    network    softmax of a CausalLM, or the head of an Encoder
+    classical  a model of the next symbol
+    bayes      p(class | x) ~ p(class) p(x | class) with one classical model a class (naive Bayes over sequences)
+
+Shapes: N sequences, V vocabulary, C classes, D width of a vector.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqloom.app import _scoring
+from seqloom.core.batch import Batch
+from seqloom.core.component import Component, Value
+from seqloom.core.errors import CheckpointError, ConfigError
+from seqloom.core.layout import Layout
+from seqloom.core.outputs import Outputs
+from seqloom.core.protocols import Stepper
+from seqloom.core.sizes import Sizes
+from seqloom.core.specials import SPECIALS
+from seqloom.core.state import State
+from seqloom.data.ragged import Ragged
+from seqloom.models.classical._base import CELLS, ClassicalModel
+from seqloom.training.prepare import Prepared
+from seqloom.training.run import Run
+
+BITS = 1 / np.log(2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blueprint(Value):
+    """Everything that is needed to build a saved model again: ``config.json``."""
+
+    model: Component.Config
+    """The network, or the classical model (of each class)."""
+    task: str = "next"
+    """next or classify."""
+    sizes: Sizes = field(default_factory=Sizes)
+    """Ends of the model."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes."""
+    window: int = 0
+    """Columns that the model saw at once in training; 0 = whole sequences."""
+    unseen: float | None = None
+    """Probability of a symbol that training never saw; None = the model has learnt it."""
+
+    def engine(self, device: torch.device | str = "cpu") -> "Engine":
+        """The empty model."""
+        if not issubclass(self.model.owner, ClassicalModel):
+            return Network(self, self.model.build(self.sizes).to(device))
+        if self.task == "classify":
+            return Bayes(self, [self.model.build(self.sizes) for _ in self.classes], np.zeros(len(self.classes)))
+        return Counted(self, self.model.build(self.sizes))
+
+
+class Engine(ABC):
+    """What every kind of model can be asked."""
+
+    blueprint: Blueprint
+
+    @abstractmethod
+    def score(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> tuple[Ragged, Ragged]:
+        """Natural log-probability of every predicted symbol, and whether it was the likeliest."""
+
+    @abstractmethod
+    def following(self, ragged: Ragged, opens: np.ndarray) -> np.ndarray:
+        """Log-probabilities of what follows each sequence (N, V)."""
+
+    @abstractmethod
+    def classify(self, ragged: Ragged) -> np.ndarray:
+        """Log-probabilities of the classes (N, C)."""
+
+    @abstractmethod
+    def vectors(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> np.ndarray:
+        """One vector a sequence (N, D)."""
+
+    @property
+    @abstractmethod
+    def stepper(self) -> Stepper:
+        """The model as a decoder sees it; its logits are log-probabilities of what can follow."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> int:
+        """Learnt numbers."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """All that was learnt."""
+
+    @abstractmethod
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what ``tensors`` gave; CheckpointError where it does not fit."""
+
+
+class Network(Engine):
+    """A CausalLM or an Encoder."""
+
+    def __init__(self, blueprint: Blueprint, model: Any) -> None:
+        """Puts the model into evaluation mode."""
+        self.blueprint, self.model = blueprint, model.eval()
+
+    def score(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> tuple[Ragged, Ragged]:
+        b = self.blueprint
+        return _scoring.token_log_probs(self.model, ragged, opens, closes, window=b.window, unseen=b.unseen)
+
+    def following(self, ragged: Ragged, opens: np.ndarray) -> np.ndarray:
+        b = self.blueprint
+        return _scoring.next_log_probs(self.model, ragged, opens, window=b.window, unseen=b.unseen).double().numpy()
+
+    def classify(self, ragged: Ragged) -> np.ndarray:
+        return _scoring.class_log_probs(self.model, ragged)[0]
+
+    def vectors(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> np.ndarray:
+        if self.blueprint.task == "classify":
+            return _scoring.class_log_probs(self.model, ragged)[1]
+        return _scoring.pooled(self.model, ragged, opens, closes, window=self.blueprint.window)
+
+    @property
+    def stepper(self) -> Stepper:
+        return Predictive(self.model, self.blueprint.unseen)
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def tensors(self) -> dict[str, Tensor]:
+        return dict(self.model.state_dict())
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        try:
+            self.model.load_state_dict(dict(tensors))
+        except RuntimeError as error:
+            raise CheckpointError(f"the weights do not fit the model of config.json: {error}") from error
+
+
+class Counted(Engine):
+    """A classical model of the next symbol."""
+
+    def __init__(self, blueprint: Blueprint, model: Any) -> None:
+        """Keep the model."""
+        self.blueprint, self.model = blueprint, model
+
+    def score(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> tuple[Ragged, Ragged]:
+        log_p = self.model.token_log_probs(ragged, opens=opens, closes=closes)
+        hits = np.zeros(len(log_p.values), bool)
+        at = 0
+        for line in _scoring.lines(ragged, opens, closes):
+            for block, target in self._blocks(line):
+                hits[at : at + len(target)] = block.argmax(-1) == target
+                at += len(target)
+        return log_p, Ragged(hits, log_p.offsets)
+
+    def following(self, ragged: Ragged, opens: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore"):
+            rows = [np.log(self.model.distribution(x, opens=bool(o))) for x, o in zip(ragged, opens, strict=True)]
+        return np.stack(rows) if rows else np.zeros((0, self.blueprint.sizes.vocabulary))
+
+    def classify(self, ragged: Ragged) -> np.ndarray:
+        raise ConfigError("this model predicts the next symbol, not a class: fit with --task classify")
+
+    def vectors(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> np.ndarray:
+        if self.model.reach == 0:
+            raise ConfigError(
+                f"{type(self.model).__name__.lower()} predicts the same whatever came before: its vectors would all "
+                "be equal; embed with an n-gram or a network"
+            )
+        sums = np.zeros((len(ragged), self.blueprint.sizes.vocabulary))
+        for number, line in enumerate(_scoring.lines(ragged, opens, closes)):
+            for block, _ in self._blocks(line):
+                sums[number] += np.exp(block).sum(0)
+            sums[number] /= max(len(line) - 1, 1)
+        return sums.astype(np.float32)
+
+    @property
+    def stepper(self) -> Stepper:
+        return self.model
+
+    @property
+    def parameters(self) -> int:
+        return self.model.held_parameters
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in self.model.arrays().items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        self.model.load({name: tensor.numpy() for name, tensor in tensors.items()})
+
+    def _blocks(self, line: np.ndarray) -> Any:
+        """Distributions (q, V) of consecutive positions and what came."""
+        state = self.model.start(Batch(index_B=torch.zeros(1, dtype=torch.long)))
+        step = max(1, CELLS // self.blueprint.sizes.vocabulary)
+        for at in range(0, len(line) - 1, step):
+            tokens = torch.from_numpy(line[at : min(at + step, len(line) - 1)])[None]
+            logits, state = self.model.step(tokens, state)
+            yield logits[0].numpy(), line[at + 1 : at + 1 + tokens.shape[1]]
+
+
+class Bayes(Engine):
+    """One classical model a class."""
+
+    def __init__(self, blueprint: Blueprint, models: Sequence[Any], prior_C: np.ndarray) -> None:
+        """``prior_C``: natural logarithms of the classes' shares in training."""
+        self.blueprint, self.models, self.prior_C = blueprint, list(models), prior_C
+
+    def classify(self, ragged: Ragged) -> np.ndarray:
+        likelihood_NC = np.stack([_sums(model.token_log_probs(ragged)) for model in self.models], 1)
+        joint_NC = likelihood_NC + self.prior_C
+        return joint_NC - np.logaddexp.reduce(joint_NC, axis=1, keepdims=True)
+
+    def vectors(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> np.ndarray:
+        each_NC = np.stack([_sums(model.token_log_probs(ragged)) for model in self.models], 1)
+        per_symbol_NC = each_NC / (ragged.lengths[:, None] + 1)
+        return (per_symbol_NC - per_symbol_NC.mean(1, keepdims=True)).astype(np.float32)
+
+    def score(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> tuple[Ragged, Ragged]:
+        raise ConfigError("this model tells classes apart; symbols are scored by a model of the task next")
+
+    def following(self, ragged: Ragged, opens: np.ndarray) -> np.ndarray:
+        raise ConfigError("this model tells classes apart; it does not continue sequences")
+
+    @property
+    def stepper(self) -> Stepper:
+        raise ConfigError("this model tells classes apart; it does not write sequences")
+
+    @property
+    def parameters(self) -> int:
+        return sum(model.held_parameters for model in self.models) + len(self.models) - 1
+
+    def tensors(self) -> dict[str, Tensor]:
+        arrays = {f"{at}.{name}": a for at, model in enumerate(self.models) for name, a in model.arrays().items()}
+        arrays["prior"] = self.prior_C
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        if "prior" not in tensors or tensors["prior"].shape != (len(self.models),):
+            raise CheckpointError("the saved model does not fit the classes of config.json")
+        self.prior_C = tensors["prior"].numpy()
+        for at, model in enumerate(self.models):
+            own = {name.split(".", 1)[1]: t.numpy() for name, t in tensors.items() if name.startswith(f"{at}.")}
+            model.load(own)
+
+
+class Predictive:
+    """A network whose logits are log-probabilities of what can follow."""
+
+    def __init__(self, model: Any, unseen: float | None) -> None:
+        """See ``_scoring.predictive``."""
+        self.model, self.unseen = model, unseen
+
+    def start(self, batch: Batch, *, capacity: int | None = None) -> State:
+        """A state for the rows of a batch."""
+        return self.model.start(batch, capacity=capacity)
+
+    def step(self, tokens_Bq: Tensor, state: State, *, layout: Layout | None = None) -> tuple[Tensor, State]:
+        """Log-probabilities (B, q, V) after each token."""
+        outputs, after = self.observe(tokens_Bq, state, layout=layout)
+        return outputs.logits, after
+
+    @torch.no_grad()
+    def observe(self, tokens_Bq: Tensor, state: State, *, layout: Layout | None = None) -> tuple[Outputs, State]:
+        """As ``step``, with every named output at hand."""
+        outputs, after = self.model.observe(tokens_Bq, state, layout=layout)
+        own: dict[str, Any] = {"logits": lambda: _scoring.predictive(outputs.logits, self.unseen)}
+        return Outputs({**{name: _later(outputs, name) for name in outputs}, **own}), after
+
+
+def trained_engine(run: Run, data: Prepared, model: Any) -> Engine:
+    """Wrap what training made."""
+    blueprint = Blueprint(
+        model=run.model,
+        task=run.task,
+        sizes=data.sizes,
+        classes=data.classes,
+        window=run.batch.window,
+        unseen=unseen_mass(data),
+    )
+    return Counted(blueprint, model) if isinstance(model, ClassicalModel) else Network(blueprint, model)
+
+
+def fitted_bayes(run: Run, data: Prepared) -> Bayes:
+    """Fit one classical model on the training sequences of each class."""
+    tokens, target_N = data.train.tokens, data.train.targets
+    if tokens is None or target_N is None:
+        raise ConfigError("a classifier needs symbols and classes")
+    blueprint = Blueprint(model=run.model, task="classify", sizes=data.sizes, classes=data.classes)
+    models = [run.model.build(data.sizes) for _ in data.classes]
+    for number, model in enumerate(models):
+        model.fit(tokens.select(target_N == number))
+    counts_C = np.bincount(target_N, minlength=len(models))
+    return Bayes(blueprint, models, np.log(counts_C / counts_C.sum()))
+
+
+def unseen_mass(data: Prepared) -> float | None:
+    """Share of training symbols that were seen once; None where training itself holds <unk>."""
+    if data.tokenizer is None or data.train.tokens is None:
+        return None
+    if bool((data.train.tokens.flat == SPECIALS.unk).any()):
+        return None
+    counts = np.array(data.tokenizer.vocabulary.counts)
+    return (float((counts == 1).sum()) + 0.5) / (float(counts.sum()) + len(counts) + 1)
+
+
+def _sums(ragged: Ragged) -> np.ndarray:
+    return np.add.reduceat(ragged.values, ragged.offsets[:-1]) if len(ragged) else np.zeros(0)
+
+
+def _later(outputs: Outputs, name: str) -> Any:
+    return lambda: outputs[name]

@@ -1,0 +1,100 @@
+"""The card of a model: what it was trained on, how, and how good it is beside the trivial answer. Markdown."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+import seqloom
+from seqloom.app.judge import Judgement
+from seqloom.app.plan import Loaded
+from seqloom.training.prepare import Prepared
+from seqloom.training.run import Run
+from seqloom.training.source import FileSource
+
+PACKAGES = ("torch", "numpy", "numba", "polars", "pyarrow")
+
+
+def card(name: str, run: Run, loaded: Loaded, got: Judgement, baseline: Judgement, timing: dict[str, Any]) -> str:
+    """The whole card."""
+    pieces = [
+        f"# {name}",
+        f"A model of the task *{run.task}*, fitted with seqloom {seqloom.__version__}.",
+        "## How good it is",
+        _results(name, got, baseline),
+        "## Data",
+        _bullets(data_lines(run, loaded.prepared) + loaded.notes),
+        "## Leakage",
+        _bullets(leakage_lines(loaded.prepared)),
+        "## Training",
+        _bullets(_training(run, timing)),
+        "## Versions",
+        _bullets([f"{package} {found}" for package, found in versions().items()]),
+    ]
+    return "\n\n".join(pieces) + "\n"
+
+
+def data_lines(run: Run, data: Prepared) -> list[str]:
+    """Where the data come from and how they were split, in sentences."""
+    source = run.data
+    lines = []
+    if isinstance(source, FileSource):
+        lines.append(f"source: {source.path or 'memory'}")
+        lines.append(f"fingerprint (SHA-256): {source.fingerprint or 'not taken'}")
+    for name, part in data.parts.items():
+        lines.append(f"{name}: {len(part):,} sequences, {int(np.sum(part.lengths)):,} symbols")
+    if data.classes:
+        lines.append(f"{len(data.classes)} classes: {', '.join(data.classes[:20])}")
+    lines.append(f"vocabulary: {data.sizes.vocabulary - 6:,} symbols, learnt from the training part alone")
+    return lines + data.notes
+
+
+def leakage_lines(data: Prepared) -> list[str]:
+    """What the parts share that they should not, in sentences."""
+    found = [] if data.leakage is None else list(data.leakage.sentences)
+    return found or ["nothing found"]
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that decide the figures."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _results(name: str, got: Judgement, baseline: Judgement) -> str:
+    trivial = "majority" if got.task == "classify" else "unigram"
+    unit = "bits per class" if got.task == "classify" else "bits per symbol (end symbol included)"
+    rows = [f"| on the test part | {unit} | accuracy |", "| --- | ---: | ---: |"]
+    rows += [
+        f"| {who} | {one.bits:.4f} | {one.accuracy:.1%} |"
+        for who, one in ((name, got), (f"{trivial} (trivial)", baseline))
+    ]
+    counted = f"{got.counted:,} {'sequences' if got.task == 'classify' else 'symbols'}"
+    return "\n".join(rows) + f"\n\nJudged on {counted}. {verdict(got, baseline)}"
+
+
+def verdict(got: Judgement, baseline: Judgement) -> str:
+    """One sentence: better than the trivial answer or not."""
+    gain = baseline.bits - got.bits
+    if gain <= 0:
+        return "It is no better than the trivial answer: there is little to learn here, or the budget was too small."
+    return f"It saves {gain:.2f} bits ({gain / max(baseline.bits, 1e-12):.0%}) against the trivial answer."
+
+
+def _training(run: Run, timing: dict[str, Any]) -> list[str]:
+    return [
+        f"budget {run.budget}, {timing['taken']:,} of {timing['steps']:,} steps, stopped by: {timing['stopped']}",
+        f"{timing['seconds']:.1f} s of training, {timing['tokens_per_second']:,.0f} tokens/s",
+        f"{timing['parameters']:,} parameters, {timing['memory'] / 1e6:.1f} MB counted for training",
+        f"seed {run.seed}, precision {run.precision}, device {timing['device']}",
+    ]
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

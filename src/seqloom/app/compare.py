@@ -1,0 +1,362 @@
+"""Compare models on one file: same data, same split, same budget, about the same number of parameters, and a baseline.
+
+Every training is an arm in a folder of its own, named by the hash of its run (data, sizes, budget, seed): what is
+finished is not done again, what was stopped goes on, and a model that fails does not take the others with it.
+"""
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import seqloom
+from seqloom.app.card import data_lines
+from seqloom.app.fit import TIMING, Outcome, fit_run
+from seqloom.app.fitted import Fitted
+from seqloom.app.judge import Judgement, trivial
+from seqloom.app.plan import Loaded, check_model, is_neural, load_data
+from seqloom.core.errors import ConfigError, SeqloomError
+from seqloom.core.fingerprint import config_hash
+from seqloom.core.protocols import Progress, Silent
+from seqloom.evaluation.comparison import Comparison as Table
+from seqloom.training import checkpoint
+from seqloom.training.budget import parse
+from seqloom.training.run import Run
+
+MODELS = ("unigram", "ngram", "lstm", "gru", "attention", "linear_attention", "s4d")
+FIRST_SEED = 7
+BASELINE = {"next": "unigram", "classify": "majority"}
+DONE, JUDGED = "arm.json", "test.safetensors"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training and how it did."""
+
+    name: str
+    seed: int
+    judgement: Judgement
+    timing: dict[str, Any]
+    events: list[dict[str, Any]]
+    fitted: Fitted | None = None
+    """The model, where it was trained just now."""
+    folder: Path | None = None
+
+    def model(self) -> Fitted:
+        """The model, read again if need be."""
+        if self.fitted is not None:
+            return self.fitted
+        if self.folder is None:
+            raise ConfigError(f"{self.name} is the trivial answer: there is no model to save")
+        return Fitted.load(self.folder)
+
+
+@dataclass
+class Entry:
+    """One row of the table."""
+
+    name: str
+    arms: list[Arm] = field(default_factory=list)
+    error: str = ""
+    """Why there is no result."""
+    row: Table.Row | None = None
+
+    @property
+    def baseline(self) -> bool:
+        """True for the trivial answer."""
+        return self.name in BASELINE.values()
+
+    def mean(self, name: str) -> float:
+        """Mean of a figure of the timing over the arms."""
+        return float(np.mean([arm.timing[name] for arm in self.arms]))
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over the seeds."""
+        return float(np.mean([arm.judgement.accuracy for arm in self.arms]))
+
+    def figures(self, measure: str) -> dict[str, Any]:
+        """By name, ready for JSON."""
+        if self.row is None:
+            return {"name": self.name, measure: None, "error": self.error}
+        own = {name: self.mean(name) for name in ("seconds", "tokens_per_second", "memory", "parameters", "taken")}
+        return {
+            "name": self.name,
+            measure: self.row.mean,
+            "spread": self.row.spread,
+            "low": self.row.low,
+            "high": self.row.high,
+            "accuracy": self.accuracy,
+            "parameters": round(own["parameters"]),
+            "seconds": own["seconds"],
+            "tokens_per_second": own["tokens_per_second"],
+            "memory": round(own["memory"]),
+            "steps": round(own["taken"]),
+            "seeds": len(self.arms),
+            "ties": list(self.row.ties),
+            "best": self.row.best,
+            "error": "",
+        }
+
+
+@dataclass
+class Comparison:
+    """The table, best first; failed models last."""
+
+    task: str
+    entries: list[Entry]
+    budget: str
+    seeds: int
+    data: dict[str, Any]
+    split: dict[str, Any]
+    notes: list[str]
+    odd: list[dict[str, Any]] = field(default_factory=list)
+    """The most surprising test sequences of the best model."""
+
+    @property
+    def measure(self) -> str:
+        """Name of what decides."""
+        return "bits_per_symbol" if self.task == "next" else "bits_per_class"
+
+    @property
+    def best(self) -> Entry:
+        """The first row. ConfigError where every model failed."""
+        if not self.entries or self.entries[0].row is None:
+            raise ConfigError("every model failed; the table says why")
+        return self.entries[0]
+
+    def figures(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "task": self.task,
+            "models": [entry.figures(self.measure) for entry in self.entries],
+            "data": self.data,
+            "split": self.split,
+            "budget": self.budget,
+            "seeds": self.seeds,
+            "notes": self.notes,
+        }
+
+    def sentence(self) -> str:
+        """The result in plain words."""
+        first, unit = self.best, self.measure.replace("_", " ")
+        if first.row is None or first.row.mean is None:
+            return "No model gave every test sequence a finite score."
+        text = f"{first.name} is best with {first.row.mean:.3f} {unit}"
+        ties = [name for name in first.row.ties if name != first.name]
+        if ties:
+            text += f", but cannot be told apart from {_and(ties)}"
+        base = next((entry for entry in self.entries if entry.baseline and entry.row is not None), None)
+        if base is not None and base is not first and base.row is not None and base.row.mean:
+            text += f"; the trivial answer ({base.name}) needs {base.row.mean:.3f}"
+        return text + "."
+
+    def save_best(self, folder: str | Path) -> Path:
+        """Save the best model: of its seeds the one with the lowest validation loss."""
+        ranked = [entry for entry in self.entries if entry.row is not None and entry.name != "majority"]
+        if not ranked:
+            raise ConfigError("every model failed: there is none to save")
+        arm = min(ranked[0].arms, key=_validation)
+        fitted = arm.model()
+        if arm.folder is not None and (arm.folder / "card.md").is_file():
+            fitted.files.setdefault("card.md", (arm.folder / "card.md").read_text(encoding="utf-8"))
+        saved = fitted.save(folder)
+        checkpoint.write_json(saved / TIMING, arm.timing)
+        return saved
+
+
+def compare(
+    source: Any,
+    models: Sequence[str] = MODELS,
+    *,
+    task: str = "auto",
+    budget: str = "60s",
+    seeds: int = 1,
+    out: str | Path | None = None,
+    test: str | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Comparison:
+    """Train models on the same data and say which differences are larger than the noise.
+
+    Args:
+        source: A path, ``sample:NAME``, a FileSource, a frame, lists or arrays.
+        models: Recipes, classical models, mixers or hybrids; the trivial baseline is added.
+        task: next, classify, or auto: classify where there are labels.
+        budget: Of each training: ``60s`` or ``2000steps``.
+        seeds: Trainings of each network; classical models do not depend on one.
+        out: Folder in which finished arms are kept; None keeps them in memory.
+        test: A file that is the test part.
+        device: auto, cpu, cuda.
+        progress: Where to tell how far it is.
+    """
+    if seeds < 1 or not models:
+        raise ConfigError("a comparison needs at least one model and one seed")
+    names = list(dict.fromkeys(models))
+    for name in names:
+        if name not in BASELINE.values():
+            check_model(name)
+    progress = progress or Silent()
+    loaded = load_data(source, task=task, test=test)
+    kind = loaded.base.task
+    names = [name for name in names if name != "majority"]
+    if kind == "next" and BASELINE[kind] not in names:
+        names.insert(0, BASELINE[kind])
+    entries = [Entry(name) for name in names]
+    plans = _plans(entries, loaded, budget, seeds)
+    progress.note(_cost(plans, budget, None if out is None else Path(out)))
+    for number, (entry, run) in enumerate(plans, 1):
+        if entry.error:
+            continue
+        shown = _Prefixed(progress, f"{number}/{len(plans)} {entry.name}" + (f" seed {run.seed}" if run.seed else ""))
+        folder = None if out is None else Path(out) / "arms" / arm_name(entry.name, run)
+        try:
+            entry.arms.append(_arm(entry.name, run, loaded, folder, device, shown))
+        except SeqloomError as error:
+            entry.error = str(error)
+        except (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
+            entry.error = f"{type(error).__name__}: {error}".splitlines()[0]
+            if folder is not None:
+                checkpoint.write_text(folder / "error.txt", traceback.format_exc())
+        if entry.error:
+            progress.note(f"{entry.name} failed: {entry.error}")
+    if kind == "classify":
+        entries.append(_majority(loaded))
+    return _table(entries, loaded, budget, seeds)
+
+
+def arm_name(name: str, run: Run) -> str:
+    """Folder of one training: readable, and different for every different run."""
+    key = config_hash({"run": run.to_json(), "version": seqloom.__version__})[:16]
+    return f"{name.replace('*', 'x').replace(',', '-')}-{run.seed}-{key}"
+
+
+def _plans(entries: list[Entry], loaded: Loaded, budget: str, seeds: int) -> list[tuple[Entry, Run]]:
+    """Every training; a model whose run cannot even be made has failed already."""
+    plans = []
+    for entry in entries:
+        try:
+            first = loaded.run(entry.name, budget=budget, seed=FIRST_SEED)
+        except SeqloomError as error:
+            entry.error = str(error)
+            continue
+        count = seeds if is_neural(first.model) else 1
+        plans += [(entry, loaded.run(entry.name, budget=budget, seed=FIRST_SEED + k)) for k in range(count)]
+    return plans
+
+
+def _cost(plans: list[tuple[Entry, Run]], budget: str, out: Path | None) -> str:
+    """One sentence before anything long starts."""
+    left = [(e, run) for e, run in plans if out is None or not (out / "arms" / arm_name(e.name, run) / DONE).exists()]
+    neural = sum(is_neural(run.model) for _, run in left)
+    each = parse(budget)
+    done = f", {len(plans) - len(left)} finished before" if len(left) < len(plans) else ""
+    words = f"{len(plans)} trainings{done}; {neural} networks of {each} each"
+    if each.seconds is not None:
+        minutes, seconds = divmod(round(neural * each.seconds), 60)
+        words += f": about {minutes} min {seconds:02d} s, and some seconds for the others and for judging"
+    return words
+
+
+def _arm(name: str, run: Run, loaded: Loaded, folder: Path | None, device: str, progress: Progress) -> Arm:
+    """Train, or read what was trained before."""
+    if folder is not None and (folder / DONE).is_file():
+        return _read_arm(name, run, loaded, folder)
+    got: Outcome = fit_run(run, loaded, name=name, out=folder, resume=True, device=device, progress=progress)
+    if folder is not None:
+        one = got.judgement
+        arrays = {"bits": one.bits_N, "count": one.count_N, "hits": one.hits_N}
+        checkpoint.save(folder / JUDGED, {key: torch.from_numpy(value) for key, value in arrays.items()}, {})
+        checkpoint.write_json(folder / DONE, {"timing": got.timing, "events": got.events})
+    return Arm(name, run.seed, got.judgement, got.timing, got.events, got.fitted, folder)
+
+
+def _read_arm(name: str, run: Run, loaded: Loaded, folder: Path) -> Arm:
+    tensors, _ = checkpoint.load(folder / JUDGED)
+    document = checkpoint.read_json(folder / DONE)
+    judgement = Judgement(loaded.base.task, *(tensors[key].numpy() for key in ("bits", "count", "hits")))
+    return Arm(name, run.seed, judgement, document["timing"], document["events"], None, folder)
+
+
+def _majority(loaded: Loaded) -> Entry:
+    timing = {"seconds": 0.0, "tokens_per_second": 0.0, "memory": 0, "taken": 0}
+    parameters = len(loaded.prepared.classes) - 1
+    return Entry("majority", [Arm("majority", 0, trivial(loaded.prepared), {**timing, "parameters": parameters}, [])])
+
+
+def _table(entries: list[Entry], loaded: Loaded, budget: str, seeds: int) -> Comparison:
+    """Judge the differences and sort."""
+    done = [entry for entry in entries if entry.arms and not entry.error]
+    failed = [entry for entry in entries if entry not in done]
+    notes = list(loaded.notes)
+    if done:
+        sums = {entry.name: np.stack([arm.judgement.bits_N for arm in entry.arms]) for entry in done}
+        table = Table.of(sums, done[0].arms[0].judgement.count_N)
+        rows = {row.name: row for row in table.rows}
+        for entry in done:
+            entry.row = rows[entry.name]
+        done.sort(key=lambda entry: [row.name for row in table.rows].index(entry.name))
+        notes += table.notes
+    run = loaded.base
+    leaks = [] if loaded.prepared.leakage is None else list(loaded.prepared.leakage.sentences)
+    cut = loaded.prepared.split
+    return Comparison(
+        task=run.task,
+        entries=[*done, *failed],
+        budget=budget,
+        seeds=seeds,
+        data={"source": getattr(run.data, "path", "") or "memory", "lines": data_lines(run, loaded.prepared)},
+        split={
+            "how": "" if cut is None else cut.how,
+            **{name: len(part) for name, part in loaded.prepared.parts.items()},
+            "leakage": leaks,
+        },
+        notes=notes,
+        odd=_oddest(done, loaded),
+    )
+
+
+def _oddest(done: list[Entry], loaded: Loaded, count: int = 5) -> list[dict[str, Any]]:
+    """Test sequences that the best model finds hardest."""
+    part = loaded.prepared.parts.get("test")
+    if not done or part is None or len(part) != len(done[0].arms[0].judgement.bits_N):
+        return []
+    one = done[0].arms[0].judgement
+    each = one.bits_N / np.maximum(one.count_N, 1)
+    picked = np.argsort(-each, kind="stable")[:count]
+    names = part.ids
+    return [{"id": names[at], "bits": float(each[at]), "sequence": _short(part.sequence(int(at)))} for at in picked]
+
+
+def _short(sequence: Any, limit: int = 160) -> str:
+    text = sequence if isinstance(sequence, str) else " ".join(map(str, sequence))
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _validation(arm: Arm) -> float:
+    looks = [event["loss"] for event in arm.events if event["kind"] == "look"]
+    return min(looks, default=arm.judgement.bits)
+
+
+def _and(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+class _Prefixed:
+    """Progress whose stages tell which arm they belong to."""
+
+    def __init__(self, inner: Progress, prefix: str) -> None:
+        self.inner, self.prefix = inner, prefix
+
+    def stage(self, name: str, total: int | None = None, unit: str = "step") -> None:
+        self.inner.stage(f"{self.prefix}: {name}", total, unit)
+
+    def advance(self, n: int = 1, **values: Any) -> None:
+        self.inner.advance(n, **values)
+
+    def note(self, text: str) -> None:
+        self.inner.note(text)

@@ -1,0 +1,165 @@
+"""Fit one model on one file: read, split, train, judge beside the trivial answer, save."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqloom.app._engines import Engine, fitted_bayes, trained_engine
+from seqloom.app.card import card
+from seqloom.app.device import device_named
+from seqloom.app.fitted import CONFIG, Fitted
+from seqloom.app.judge import Judgement, judge, trivial, unknown_share
+from seqloom.app.plan import Loaded, check_model, is_neural, load_data
+from seqloom.core.errors import CheckpointError, ConfigError
+from seqloom.core.protocols import Progress, Silent
+from seqloom.training import checkpoint
+from seqloom.training.loop import CHECKPOINT, Loop, Trained
+from seqloom.training.run import Run
+from seqloom.training.train import train
+
+TIMING = "timing.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A fitted model and how it did."""
+
+    fitted: Fitted
+    judgement: Judgement
+    baseline: Judgement
+    timing: dict[str, Any]
+    events: list[dict[str, Any]]
+    """Steps and looks of the training."""
+
+
+def fit(
+    source: Any,
+    model: str = "attention",
+    *,
+    task: str = "auto",
+    budget: str = "60s",
+    seed: int = 7,
+    out: str | Path | None = None,
+    resume: bool = False,
+    test: str | None = None,
+    device: str = "auto",
+    start: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Train a model and judge it on held-out data.
+
+    Args:
+        source: A path, ``sample:NAME``, a FileSource (columns, split), a frame, lists or arrays.
+        model: A recipe, a classical model, a mixer, or a hybrid such as ``s4d*3,attention``.
+        task: next, classify, or auto: classify where there are labels.
+        budget: ``60s`` or ``2000steps``; seconds are turned into steps once, and written down.
+        seed: Of the weights and the order of the data.
+        out: Folder of the model; None keeps it in memory.
+        resume: Go on from the last checkpoint in ``out``, or take the finished model there.
+        test: A file that is the test part.
+        device: auto, cpu, cuda.
+        start: Folder of a model to go on from, on new data: its vocabulary and sizes stay.
+        progress: Where to tell how far it is.
+    """
+    check_model(model)
+    folder = None if out is None else Path(out)
+    _check_folder(folder, resume)
+    begun = None if start is None else Fitted.load(start)
+    loaded = load_data(source, task=task, test=test)
+    run = loaded.run(model, budget=budget, seed=seed)
+    if begun is not None:
+        raise ConfigError("going on from a model is not possible here")
+    if folder is not None and (folder / CONFIG).is_file() and resume:
+        return _finished(folder, run)
+    return fit_run(run, loaded, name=model, out=folder, resume=resume, device=device, progress=progress).fitted
+
+
+def fit_run(
+    run: Run,
+    loaded: Loaded,
+    *,
+    name: str,
+    out: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Outcome:
+    """Train, judge and save one run over data that are in memory."""
+    progress = progress or Silent()
+    where = device_named(device)
+    data = loaded.prepared_for(run)
+    if out is not None:
+        checkpoint.write_json(out / "run.json", run.to_json())
+    engine, trained = _train(run, loaded, out=out, resume=resume, device=where, progress=progress)
+    progress.stage("judge on the test part")
+    got, baseline = judge(engine, data), trivial(data)
+    timing = _timing(engine, trained, where)
+    figures = {"test": got.figures(), "trivial": baseline.figures(), "unknown_symbols": unknown_share(data)}
+    if data.tokenizer is None:
+        raise ConfigError("a model without symbols cannot be saved")
+    fixed = replace(run, budget=replace(run.budget, seconds=None, steps=trained.steps)) if is_neural(run.model) else run
+    text = card(name, run, loaded, got, baseline, timing)
+    fitted = Fitted(engine, data.tokenizer, fixed, metrics=figures, files={"card.md": text})
+    if out is not None:
+        checkpoint.write_json(out / TIMING, timing)
+        fitted.save(out)
+        (out / CHECKPOINT).unlink(missing_ok=True)
+    return Outcome(fitted, got, baseline, timing, trained.events)
+
+
+def _train(
+    run: Run, loaded: Loaded, *, out: Path | None, resume: bool, device: torch.device, progress: Progress
+) -> tuple[Engine, Trained]:
+    data = loaded.prepared_for(run)
+    if is_neural(run.model):
+        trained = Loop(run, data, out=out, device=device, progress=progress).run(resume=resume)
+        return trained_engine(run, data, trained.model), trained
+    if run.task == "classify":
+        import time
+
+        progress.stage("fit", len(data.classes), "class")
+        began = time.perf_counter()
+        engine = fitted_bayes(run, data)
+        seconds = time.perf_counter() - began
+        memory = sum(tensor.nbytes for tensor in engine.tensors().values())
+        return engine, Trained(engine, 1, 1, seconds, data.train.symbols, [], memory, "fitted")
+    trained = train(run, data, progress=progress)
+    return trained_engine(run, data, trained.model), trained
+
+
+def _timing(engine: Engine, trained: Trained, device: torch.device) -> dict[str, Any]:
+    return {
+        "steps": trained.steps,
+        "taken": trained.taken,
+        "stopped": trained.stopped,
+        "seconds": trained.seconds,
+        "tokens": trained.tokens,
+        "tokens_per_second": trained.tokens / max(trained.seconds, 1e-9),
+        "memory": trained.memory,
+        "parameters": engine.parameters,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _check_folder(folder: Path | None, resume: bool) -> None:
+    """Refuse to write over a model."""
+    if folder is None or resume or not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; choose another place with --out")
+    if (folder / CONFIG).is_file():
+        raise ConfigError(f"{folder} holds a finished model; choose another place with --out, or remove it")
+    if (folder / CHECKPOINT).is_file():
+        raise ConfigError(f"{folder} holds an unfinished training; go on with --resume, or choose another place")
+
+
+def _finished(folder: Path, run: Run) -> Fitted:
+    """The finished model, if it is the one that was asked for."""
+    fitted = Fitted.load(folder)
+    same = replace(run, budget=fitted.run.budget) == fitted.run
+    if not same:
+        raise CheckpointError(f"{folder} holds a finished model of another run; choose another place with --out")
+    return fitted

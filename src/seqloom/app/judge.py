@@ -1,0 +1,112 @@
+"""How good a model is on the test part, and how good the trivial answer is.
+
+    next       bits per symbol = - sum log2 p(x_t | x_<t) / number of symbols, end symbols included
+    classify   bits per sequence = - log2 p(true class); accuracy
+
+Every figure is kept by sequence, so that differences can be judged against the noise of the test part.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from seqloom.app._engines import BITS, Engine
+from seqloom.core.errors import DataError
+from seqloom.core.specials import SPECIALS
+from seqloom.training.prepare import Prepared
+
+LEAST = 2.0**-20
+"""Probability that a class is given at least when it is judged: one that training never saw costs 20 bits."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Figures of one model on one test part."""
+
+    task: str
+    bits_N: np.ndarray
+    """Bits of each test sequence."""
+    count_N: np.ndarray
+    """Symbols of each (1 where classes are told)."""
+    hits_N: np.ndarray
+    """Of these, how many were the likeliest."""
+
+    @property
+    def bits(self) -> float:
+        """Bits per symbol, or per class."""
+        return float(self.bits_N.sum() / max(self.count_N.sum(), 1))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of symbols or classes that were the likeliest."""
+        return float(self.hits_N.sum() / max(self.count_N.sum(), 1))
+
+    def figures(self) -> dict[str, float]:
+        """By name, the measure that decides first."""
+        name = "bits_per_symbol" if self.task == "next" else "bits_per_class"
+        return {name: self.bits, "accuracy": self.accuracy, "sequences": len(self.bits_N), "counted": self.counted}
+
+    @property
+    def counted(self) -> int:
+        """Symbols or classes that were judged."""
+        return int(self.count_N.sum())
+
+
+def judge(engine: Engine, data: Prepared) -> Judgement:
+    """Judge a model on the test part."""
+    part = data.parts["test"]
+    if not len(part):
+        raise DataError("leaves nothing to test on", file=part.source, mend="Give a test file with --test.")
+    tokens = data.tokenizer.encode(part) if data.tokenizer is not None else data.test.tokens
+    if tokens is None:
+        raise DataError("holds no symbols", file=part.source)
+    if engine.blueprint.task == "classify":
+        return judged_classes(np.exp(engine.classify(tokens)), data.classes, part.labels or [])
+    log_p, hits = engine.score(tokens, part.opens, part.closes)
+    return Judgement(
+        "next",
+        _by_sequence(log_p.values * -BITS, log_p.offsets),
+        log_p.lengths,
+        _by_sequence(hits.values, log_p.offsets),
+    )
+
+
+def trivial(data: Prepared) -> Judgement:
+    """The baseline that knows no sequence: the shares of the classes (the majority), or of the symbols."""
+    if data.classes:
+        share_C = np.bincount(data.train.targets, minlength=len(data.classes)) / len(data.train)
+        labels = data.parts["test"].labels or []
+        return judged_classes(np.tile(share_C, (len(labels), 1)), data.classes, labels)
+    from seqloom.app._engines import Blueprint, Counted
+    from seqloom.models.classical.unigram import Unigram
+
+    model = Unigram(data.sizes)
+    train = data.parts["train"]
+    tokens = data.tokenizer.encode(train) if data.tokenizer is not None else data.train.tokens
+    model.fit(tokens, opens=train.opens, closes=train.closes)
+    return judge(Counted(Blueprint(model=model.config, sizes=data.sizes), model), data)
+
+
+def judged_classes(p_NC: np.ndarray, classes: tuple[str, ...], labels: list[str]) -> Judgement:
+    """Judge probabilities of classes; a label that training never saw is always missed."""
+    number = {name: at for at, name in enumerate(classes)}
+    at_N = np.array([number.get(label, -1) for label in labels], np.int64)
+    row_N = np.arange(len(at_N))
+    p_N = np.where(at_N >= 0, p_NC[row_N, at_N], 0.0)
+    hits_N = (p_NC.argmax(1) == at_N) if len(p_NC) else np.zeros(0, bool)
+    return Judgement(
+        "classify", -np.log2(np.maximum(p_N, LEAST)), np.ones(len(at_N), np.int64), hits_N.astype(np.int64)
+    )
+
+
+def unknown_share(data: Prepared) -> float:
+    """Share of test symbols that training never saw."""
+    if data.tokenizer is None or not data.parts:
+        return 0.0
+    flat = data.tokenizer.encode(data.parts["test"]).flat
+    return float((flat == SPECIALS.unk).mean()) if len(flat) else 0.0
+
+
+def _by_sequence(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    sums = np.concatenate([[0], np.cumsum(values, dtype=np.float64)])
+    return sums[offsets[1:]] - sums[offsets[:-1]]

@@ -1,0 +1,161 @@
+"""From a file and a model's name to a run: what is read once, and what each training gets.
+
+Names are resolved in the order recipe, classical model, mixer. A mixer, or a hybrid such as ``s4d*3,attention``, is put
+into a language model (task next) or an encoder (task classify) of the sizes in ``app.defaults``.
+"""
+
+import difflib
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from seqloom.app.data import source_of
+from seqloom.app.defaults import Facts, model_of, shape_for
+from seqloom.core import discovery
+from seqloom.core.component import Component
+from seqloom.core.errors import ConfigError, DataError
+from seqloom.data.batching import Batching
+from seqloom.data.sequences import Sequences
+from seqloom.models._base import Model
+from seqloom.models.classical.unigram import Unigram
+from seqloom.objectives.classify import Classify
+from seqloom.objectives.next_token import NextToken
+from seqloom.tokenizers import default_tokenizer
+from seqloom.tokenizers import get as tokenizer_named
+from seqloom.training.budget import Budget, parse
+from seqloom.training.prepare import Prepared, prepare
+from seqloom.training.run import Run, Stopping
+from seqloom.training.source import FileSource
+
+TASKS = ("auto", "next", "classify")
+
+
+@dataclass
+class Loaded:
+    """Data that were read, split and encoded once, for any number of trainings."""
+
+    base: Run
+    """The run of the trivial baseline; every other one differs in the model and its sizes."""
+    prepared: Prepared
+    facts: Facts
+    notes: list[str] = field(default_factory=list)
+    """Guesses about the file."""
+
+    def run(self, name: str, *, budget: str | Budget = "60s", seed: int = 7) -> Run:
+        """The run of a model by its name. ConfigError names the models that there are."""
+        parsed = parse(budget) if isinstance(budget, str) else budget
+        base = replace(self.base, budget=parsed, seed=seed)
+        if name in discovery.names("recipes"):
+            recipe: Any = discovery.module("recipes", name)
+            made: Run = recipe.small()
+            return replace(made, data=base.data, tokenizer=base.tokenizer, task=base.task, budget=parsed, seed=seed)
+        if name in discovery.names("models/classical"):
+            kind: Any = discovery.get("models/classical", name)
+            return replace(base, model=kind.Config(), seed=0)
+        check_mixers(name)
+        shape = shape_for(self.facts)
+        return replace(
+            base,
+            model=model_of(name, self.facts, shape),
+            batch=shape.batch,
+            optimiser=shape.optimiser,
+            stopping=Stopping(looks=8, patience=4, examples=500),
+        )
+
+    def prepared_for(self, run: Run) -> Prepared:
+        """The examples of a run: windows where its batches ask for them."""
+        window = run.batch.window if is_neural(run.model) and run.task == "next" else 0
+        if not window:
+            return self.prepared
+        p = self.prepared
+        cut = {name: getattr(p, name).windows(window) for name in ("train", "valid", "test")}
+        return replace(p, **cut)
+
+
+def load_data(source: Any, *, task: str = "auto", test: str | None = None) -> Loaded:
+    """Read, split and encode.
+
+    Args:
+        source: A path, ``sample:NAME``, a FileSource, a frame, lists or arrays.
+        task: next, classify, or auto: classify where there are labels.
+        test: A file that is the test part.
+    """
+    if task not in TASKS:
+        raise ConfigError(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
+    given, sequences = source_of(source)
+    if test is not None:
+        given = replace(given, test=str(test))
+    guesses: tuple[str, ...] = ()
+    if sequences is None:
+        given, sequences, guesses = _read(given)
+    if not len(sequences):
+        raise DataError("holds no sequences", file=sequences.source, mend="Check --case, --event or --text.")
+    if sequences.kind == "values":
+        raise DataError(
+            "holds real values, and these tasks need symbols",
+            file=sequences.source,
+            mend="Cut the values into classes first, for instance by quantiles.",
+        )
+    labelled = sequences.labels is not None
+    chosen = task if task != "auto" else "classify" if labelled else "next"
+    kind: Any = tokenizer_named(default_tokenizer(sequences))
+    base = Run(
+        data=given.stamped(sequences),
+        model=Unigram.Config(),
+        task=chosen,  # type: ignore[arg-type]
+        tokenizer=kind.Config(),
+        objective=Classify.Config() if chosen == "classify" else NextToken.Config(),
+        batch=Batching(tokens=1024),
+        seed=0,
+    )
+    prepared = prepare(base, sequences)
+    train = prepared.train
+    longest = int(train.tokens.lengths.max(initial=0)) if train.tokens is not None else 0
+    facts = Facts(symbols=train.symbols, longest=longest, sizes=prepared.sizes, task=chosen)
+    guessed = [] if task != "auto" else [f"task {chosen}: {_why(labelled)} (--task overrides)"]
+    return Loaded(base, prepared, facts, list(dict.fromkeys([*guesses, *sequences.notes, *guessed])))
+
+
+def is_neural(model: Component.Config) -> bool:
+    """True for the config of a network."""
+    return issubclass(model.owner, Model)
+
+
+def check_mixers(text: str) -> None:
+    """ConfigError where a name is no recipe, no classical model and no pattern of mixers."""
+    known = discovery.names("mixers")
+    for piece in text.split(","):
+        name = piece.partition("*")[0].strip()
+        if name not in known:
+            every = sorted({*discovery.names("recipes"), *discovery.names("models/classical"), *known})
+            close = difflib.get_close_matches(name, every, 2)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(every)}"
+            raise ConfigError(f"there is no model {name!r}; {hint}")
+
+
+def check_model(name: str) -> None:
+    """ConfigError where no model has this name."""
+    if name not in discovery.names("recipes") and name not in discovery.names("models/classical"):
+        check_mixers(name)
+
+
+def _read(source: FileSource) -> tuple[FileSource, Sequences, tuple[str, ...]]:
+    """Read a file; what was guessed about its columns is kept, so that every later read is the same."""
+    from seqloom.data.reading import sniff
+    from seqloom.training.source import located
+
+    notes: tuple[str, ...] = ()
+    if source.path != "-":
+        guess = sniff(located(source.path), columns=source.columns, reader=source.reader)
+        source, notes = replace(source, columns=guess.columns, reader=guess.reader), guess.notes
+    return source, source.read(), notes
+
+
+def _why(labelled: bool) -> str:
+    return "the sequences have labels" if labelled else "the sequences have no labels"
+
+
+def symbols_in(sequences: Sequences) -> int:
+    """Symbols in all."""
+    return int(np.sum(sequences.lengths))

@@ -1,0 +1,106 @@
+"""How a command line becomes a call of a verb.
+
+Exit codes: 0 ok, 1 a finding is false, 2 user error, 3 data or extra absent, 130 saved on Ctrl-C.
+"""
+
+import difflib
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import seqloom
+from seqloom.core import discovery
+from seqloom.core.errors import INTERRUPTED, OK, USER_ERROR, SeqloomError
+
+ORDER = ("inspect", "fit", "compare", "predict", "score", "generate", "embed", "similar", "list", "explain")
+RESUMABLE = ("fit", "compare")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin starve their neighbours
+    given = [*(sys.argv[1:] if arguments is None else arguments)]
+    if not given or given[0] in ("-h", "--help", "help"):
+        sys.stdout.write(usage())
+        return OK
+    if given[0] in ("--version", "-V"):
+        sys.stdout.write(f"seqloom {seqloom.__version__}\n")
+        return OK
+    verb, rest = given[0], given[1:]
+    if verb not in verbs():
+        close = difflib.get_close_matches(verb, verbs(), 1)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"the verbs are {', '.join(verbs())}"
+        sys.stderr.write(f"seqloom: there is no verb {verb!r}; {hint}\n")
+        return USER_ERROR
+    return _run(verb, [word for word in rest if word != "--debug"], debug="--debug" in rest)
+
+
+def verbs() -> tuple[str, ...]:
+    """Every verb, in the order in which a newcomer meets them."""
+    found = discovery.names("cli")
+    return (*(name for name in ORDER if name in found), *(name for name in found if name not in ORDER))
+
+
+def usage() -> str:
+    """What ``seqloom --help`` shows, made without importing a single verb."""
+    width = max(map(len, verbs()))
+    lines = [f"  {name:<{width}}  {discovery.summary('cli', name)}" for name in verbs()]
+    return "\n".join(
+        [
+            "seqloom: sequences in, an honest comparison and a saved model out.",
+            "",
+            "usage: seqloom VERB ... [--debug]     seqloom VERB --help     seqloom --version",
+            "",
+            *lines,
+            "",
+            "FILE is text, CSV, TSV, Parquet, JSONL, FASTA or FASTQ (plain, .gz, .zst), - for stdin,",
+            "or sample:NAME for one that travels with the package: sample:flights, sample:austen, ...",
+            "",
+            "first steps:",
+            "  seqloom inspect sample:flights",
+            "  seqloom compare sample:flights --models unigram,ngram,gru --budget 10s",
+            "  seqloom fit sample:flights --model gru --out m",
+            "  seqloom predict m sample:flights",
+            "",
+        ]
+    )
+
+
+def parse(verb: str, arguments: Sequence[str]) -> Any:
+    """The verb's dataclass, filled from the command line."""
+    import inspect
+
+    import tyro
+
+    kind: Any = discovery.get("cli", verb)
+    marks = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    return tyro.cli(
+        kind, args=[*arguments], prog=f"seqloom {verb}", description=inspect.cleandoc(kind.__doc__), config=marks
+    )
+
+
+def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
+    try:
+        return parse(verb, arguments).run()
+    except SystemExit as error:  # tyro: --help, or arguments that it cannot read
+        return error.code if isinstance(error.code, int) else USER_ERROR
+    except KeyboardInterrupt as error:
+        return _interrupted(verb, arguments, str(error))
+    except BrokenPipeError:  # the reader of our output has gone: nothing left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except SeqloomError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"seqloom {verb}: {error}\n")
+        return error.exit_code
+
+
+def _interrupted(verb: str, arguments: list[str], what: str) -> int:
+    again = [word for word in arguments if word != "--resume"]
+    mend = f"; go on with: seqloom {verb} {shlex.join(again)} --resume" if verb == "fit" else ""
+    mend = "; what is finished is kept, the same command goes on" if verb == "compare" else mend
+    sys.stderr.write(f"\nseqloom {verb}: {what or 'stopped'}{mend}\n")
+    return INTERRUPTED

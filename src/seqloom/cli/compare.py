@@ -1,0 +1,114 @@
+"""Train several models on a file and say which differences are larger than the noise."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from seqloom.cli._flags import Data, DataFlags, File, Folder, Split, Task
+from seqloom.cli._terminal import Terminal
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from seqloom.app.compare import Comparison
+
+MODELS = "unigram,ngram,lstm,gru,attention,linear_attention,s4d"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Train several models on a file: same data, same budget, about equal sizes, a trivial baseline, ties said.
+
+    What is finished is kept in the folder --out: the same command goes on where it was stopped.
+
+    Example:
+        seqloom compare sample:flights --models unigram,ngram,gru --budget 2s --report report.html
+    """
+
+    file: Data
+    """File of sequences, - for stdin, or sample:NAME."""
+    models: str = MODELS
+    """Names with commas between; hybrids with +: "ngram,gru,s4d*3+attention"."""
+    budget: str = "60s"
+    """Of each training: 60s, 5m, 1h, or 2000steps."""
+    seeds: int = 1
+    """Trainings of each network."""
+    task: Task = "auto"
+    """What is asked; auto: classify where there are labels, else next."""
+    test: File = None
+    """File that is the test part."""
+    split: Split = "auto"
+    """How the held-out parts are chosen."""
+    out: Folder = None
+    """Folder of finished arms; default: the file's name and -compare."""
+    save_best: Folder = None
+    """Save the best model here."""
+    report: File = None
+    """Write a self-contained HTML page."""
+    hide_sequences: bool = False
+    """Keep raw data out of the report."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    json: bool = False
+    """One JSON object on stdout, everything for people on stderr."""
+    data: DataFlags = field(default_factory=DataFlags)
+
+    def run(self) -> int:
+        """Compare and report."""
+        terminal = Terminal(as_json=self.json)
+        source = self.data.source(self.file, split=self.split, test=self.test)
+        names = [name.strip().replace("+", ",") for name in self.models.split(",") if name.strip()]
+        from seqloom.app.compare import compare
+
+        with terminal.progress() as progress:
+            found = compare(
+                source,
+                names,
+                task=self.task,
+                budget=self.budget,
+                seeds=self.seeds,
+                out=self.out or f"{source.name}-compare",
+                device=self.device,
+                progress=progress,
+            )
+        if self.json:
+            terminal.give(found.figures())
+        terminal.say(table(found), *([f"\n{found.sentence()}"] if found.entries[0].row is not None else []))
+        for note in found.notes[-2:]:
+            terminal.note(note)
+        if self.save_best is not None:
+            terminal.say(f"saved {found.best.name} in {found.save_best(self.save_best)}/")
+        if self.report is not None:
+            from seqloom.app.report import write
+
+            terminal.say(f"report: {write(found, self.report, hide_sequences=self.hide_sequences)}")
+        return 0 if any(entry.row is not None for entry in found.entries if not entry.baseline) else 2
+
+
+def table(found: "Comparison") -> "Table":
+    """The comparison for a terminal."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    made = Table(box=None, header_style="bold", pad_edge=False)
+    unit = "bits/symbol" if found.task == "next" else "bits/class"
+    made.add_column("model")
+    for heading in (unit, "± seeds", "right", "parameters", "seconds", "tokens/s", "MB"):
+        made.add_column(heading, justify="right")
+    made.add_column("tied with")
+    for entry in found.entries:
+        if entry.row is None:
+            made.add_row(escape(entry.name), f"[red]failed[/]: {escape(entry.error)}")
+            continue
+        one = entry.figures(found.measure)
+        made.add_row(
+            f"[bold green]{escape(entry.name)}[/]" if one["best"] else escape(entry.name),
+            f"{one[found.measure]:.3f}" if one[found.measure] is not None else "-",
+            f"{one['spread']:.3f}" if one["spread"] is not None else "",
+            f"{one['accuracy']:.1%}",
+            f"{one['parameters']:,}",
+            f"{one['seconds']:.1f}",
+            f"{one['tokens_per_second']:,.0f}",
+            f"{one['memory'] / 1e6:.1f}",
+            escape(", ".join(one["ties"])),
+        )
+    return made

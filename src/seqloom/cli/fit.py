@@ -1,0 +1,97 @@
+"""Train one model on a file, judge it on held-out data, save it."""
+
+from dataclasses import dataclass, field
+
+from seqloom.cli._flags import Data, DataFlags, File, Folder, From, Split, Task
+from seqloom.cli._terminal import Terminal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Train one model on a file, judge it beside the trivial answer on held-out data, and save it.
+
+    Example:
+        seqloom fit sample:flights --model gru --budget 3s --out m
+    """
+
+    file: Data
+    """File of sequences, - for stdin, or sample:NAME."""
+    model: str = "attention"
+    """Recipe, classical model, mixer, or a hybrid such as "s4d*3,attention"; seqloom list shows them."""
+    out: Folder = None
+    """Folder of the model; default: the file's name and the model's."""
+    budget: str = "60s"
+    """Of training: 60s, 5m, 1h, or 2000steps."""
+    seed: int = 7
+    """Of the weights and the order of the data."""
+    task: Task = "auto"
+    """What is asked; auto: classify where there are labels, else next."""
+    resume: bool = False
+    """Go on from the last checkpoint in the folder."""
+    start: From = None
+    """Folder of a model to go on from, on these data (its vocabulary and sizes stay)."""
+    test: File = None
+    """File that is the test part."""
+    split: Split = "auto"
+    """How the held-out parts are chosen."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    dry_run: bool = False
+    """Only say what it would cost: parameters, FLOPs, memory, time."""
+    json: bool = False
+    """One JSON object on stdout, everything for people on stderr."""
+    data: DataFlags = field(default_factory=DataFlags)
+
+    def run(self) -> int:
+        """Train and report."""
+        terminal = Terminal(as_json=self.json)
+        from seqloom.app.fit import fit
+        from seqloom.app.plan import check_model
+
+        check_model(self.model)
+        source = self.data.source(self.file, split=self.split, test=self.test)
+        if self.dry_run:
+            return self._estimate(terminal, source)
+        out = self.out or f"{source.name}-{self.model.replace('*', '').replace(',', '-')}"
+        terminal.note(f"{self.model} on {self.file}, budget {self.budget}, seed {self.seed} -> {out}/")
+        with terminal.progress() as progress:
+            fitted = fit(
+                source,
+                self.model,
+                task=self.task,
+                budget=self.budget,
+                seed=self.seed,
+                out=out,
+                resume=self.resume,
+                device=self.device,
+                start=self.start,
+                progress=progress,
+            )
+        if self.json:
+            terminal.give({"model": self.model, "out": out, "task": fitted.task, **fitted.metrics})
+        terminal.say(summary(self.model, out, fitted.metrics))
+        return 0
+
+    def _estimate(self, terminal: Terminal, source: object) -> int:
+        from seqloom.app.estimate import estimate
+        from seqloom.app.plan import load_data
+
+        cost = estimate(load_data(source, task=self.task), self.model, budget=self.budget, device=self.device)
+        if self.json:
+            terminal.give(cost.figures())
+        terminal.say("\n".join(cost.lines()))
+        return 0
+
+
+def summary(model: str, out: str, metrics: dict) -> str:
+    """What a fit came to, in three lines."""
+    got, trivial = metrics["test"], metrics["trivial"]
+    name = next(name for name in got if name.startswith("bits_per"))
+    unit = name.replace("_", " ")
+    return "\n".join(
+        [
+            f"{model}: {got[name]:.3f} {unit} on {got['counted']:,} held-out items, {got['accuracy']:.1%} right",
+            f"trivial answer: {trivial[name]:.3f} {unit}, {trivial['accuracy']:.1%} right",
+            f"saved in {out}/ (card.md says the rest); next: seqloom predict {out} FILE",
+        ]
+    )

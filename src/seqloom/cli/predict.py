@@ -1,0 +1,36 @@
+"""Tell what comes next in each sequence of a file, or its class."""
+
+from dataclasses import dataclass
+
+from seqloom.cli._flags import Data, File, Model
+from seqloom.cli._terminal import Terminal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Tell what comes next in each sequence of a file, or its class; ids and order are kept.
+
+    Example:
+        seqloom predict m sample:flights --top 3 --to next.csv
+    """
+
+    model: Model
+    """Folder that fit wrote."""
+    file: Data
+    """File of sequences, read like the one that the model was trained on; - for stdin, or sample:NAME."""
+    top: int = 5
+    """Task next: how many of the likeliest symbols."""
+    to: File = None
+    """Write .csv, .tsv, .parquet or .jsonl; else a table on a terminal, CSV in a pipe."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    json: bool = False
+    """One JSON object on stdout."""
+
+    def run(self) -> int:
+        """Predict."""
+        terminal = Terminal(as_json=self.json)
+        from seqloom.app.fitted import load
+
+        terminal.frame(load(self.model, device=self.device).predict(self.file, top=self.top), self.to)
+        return 0
