@@ -2,8 +2,8 @@
 
     for channels: K = rfft(ring);  for rows: y = irfft(rfft(u) K);  backward: R += sum_rows conj(rfft(u)) rfft(dy)
 
-A whole (B, D, n) batch of transforms reads and writes memory five times; a tile of about a million numbers does it
-once each way, turns (time, channel) into (channel, time) on the way, and bounds the scratch memory.
+A whole (B, D, n) batch of transforms reads and writes memory five times; a tile does it once each way, turns (time,
+channel) into (channel, time) on the way, and bounds the scratch memory.
 Shapes: as in the kernel's ``__init__``; b rows and c channels of a tile.
 """
 
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from seqloom.kernels.long_conv._lags import Inputs, check, fft_length, is_direct, ring, trim, unring, wide
 
-TILE = 1 << 19
-"""Numbers of one tile for each thread: with its spectrum about 4 MiB of float32."""
+TILE = 1 << 18
+"""Numbers of one tile for each thread: with its spectrum about 2 MiB of float32, the second-level cache of a core."""
 CHANNELS = 16
 """Fewest channels of a tile: 64 bytes, one line of cache, are read from every time step."""
 
