@@ -126,17 +126,18 @@ def _row(x, weight, bias, before, number, b, t, ahead, z):
         for s in range(first, first + K):
             plain = plain and number[b, s] == own
     if plain:
-        row, tap = x[b, first], weight[0]
-        for d in range(D):
-            z[d] = bias[d] + tap[d] * row[d]
-        for k in range(1, K - 1, 2):
+        if K % 2:
+            row, tap = x[b, first], weight[0]
+            for d in range(D):
+                z[d] = bias[d] + tap[d] * row[d]
+        else:
+            row, tap, row2, tap2 = x[b, first], weight[0], x[b, first + 1], weight[1]
+            for d in range(D):
+                z[d] = bias[d] + tap[d] * row[d] + tap2[d] * row2[d]
+        for k in range(1 if K % 2 else 2, K, 2):
             row, tap, row2, tap2 = x[b, first + k], weight[k], x[b, first + k + 1], weight[k + 1]
             for d in range(D):
                 z[d] += tap[d] * row[d] + tap2[d] * row2[d]
-        if K % 2 == 0:
-            row, tap = x[b, first + K - 1], weight[K - 1]
-            for d in range(D):
-                z[d] += tap[d] * row[d]
     else:
         z[:] = bias
         for k in range(K):
