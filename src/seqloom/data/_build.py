@@ -55,7 +55,7 @@ def listed(values: pa.Array, offsets: np.ndarray) -> pa.Array:
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values)
 
 
-def text_column(data: np.ndarray | bytes, offsets: np.ndarray) -> pa.Array:
+def text_column(data: np.ndarray | bytes | bytearray, offsets: np.ndarray) -> pa.Array:
     """A large_string column of UTF-8 bytes and int64 offsets, without a copy."""
     buffers = [None, pa.py_buffer(np.ascontiguousarray(offsets, np.int64)), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers)

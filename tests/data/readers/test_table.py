@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from seqloom.core.errors import DataError
 from seqloom.data.columns import Columns
+from seqloom.data.readers import _events
 from seqloom.data.readers.table import Table
 from seqloom.data.reading import read, sniff
 from seqloom.data.sequences import Sequences
@@ -46,14 +47,17 @@ def test_contract(tmp_path, suffix):
 ROWS = st.lists(st.tuples(st.sampled_from("xyz"), WORD, st.integers(0, 5)), min_size=1, max_size=25)
 
 
-@given(ROWS, st.booleans())
-def test_events_are_grouped_and_sorted_stably_as_a_plain_loop_does(rows, timed):
+@given(ROWS, st.sampled_from(["none", "number", "second", "microsecond"]))
+def test_events_are_grouped_and_sorted_stably_as_a_plain_loop_does(rows, clock):
     frame = pl.DataFrame(rows, schema=["case", "event", "time"], orient="row")
     frame = frame.with_columns(note="#" + pl.col("event"))  # never a number
-    sequences = read(frame if timed else frame.drop("time"))
+    unit = {"second": 1_000_000, "microsecond": 700_001}.get(clock)
+    if unit:
+        frame = frame.with_columns(pl.from_epoch(pl.col("time") * unit, time_unit="us"))
+    sequences = read(frame.drop("time") if clock == "none" else frame)
     want = {}
     for number, (case, event, time) in enumerate(rows, 1):
-        want.setdefault(case, []).append((time if timed else 0, number, event))
+        want.setdefault(case, []).append((0 if clock == "none" else time, number, event))
     firsts = [min(number for _, number, _ in events) for events in want.values()]
     want = {case: [event for _, _, event in sorted(events)] for case, events in want.items()}
     assert as_lists(sequences) == want
@@ -61,6 +65,14 @@ def test_events_are_grouped_and_sorted_stably_as_a_plain_loop_does(rows, timed):
     assert sequences.rows.tolist() == firsts
     names = sequences.channel_symbols("note")
     assert [[names[code][1:] for code in codes] for codes in sequences.channel("note")] == list(want.values())
+
+
+@given(st.lists(st.integers(0, 1 << 40) | st.integers(0, 3), max_size=30), st.booleans())
+def test_radix_order_is_numpy_s_stable_order(keys, chained):
+    keys = np.array(keys, dtype=np.int64)
+    before = np.random.default_rng(0).permutation(len(keys)) if chained else None
+    want = np.argsort(keys, kind="stable") if before is None else before[np.argsort(keys[before], kind="stable")]
+    assert _events._radix(keys, before).tolist() == want.tolist()
 
 
 def test_an_event_log_keeps_its_channels_labels_and_rows(tmp_path):

@@ -3,6 +3,7 @@
 No loop over rows: cases are coded in the order of their first event, one stable sort groups them.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,27 +52,28 @@ def sequences_of(frame: pl.DataFrame, guess: Guess, source: str, first_row: int)
 
 
 def _of_events(rows: Rows, columns: Columns) -> pa.Table:
-    cases = _coded(rows.strings(columns.case or "", "case"))
-    codes = cases.indices.to_numpy()
-    times = None
-    if columns.time:
-        times = _times.parse(rows.frame[columns.time], rows.source, rows.first)
-    order = _order(codes, times)
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(cases.dictionary)))])
-    first = np.flatnonzero(np.diff(np.maximum.accumulate(codes), prepend=-1))  # codes rise at a case's first row
-
-    def grouped(values: pa.Array) -> pa.Array:
-        return _build.listed(values if order is None else values.take(pa.array(order)), offsets)
-
-    extra: dict[str, Any] = {"time": None if times is None else grouped(pa.array(times))}
-    for role in ("label", "group"):
-        if name := getattr(columns, role):
-            extra[role] = _constant(rows, role, name, codes, first)
     used = {name for role in FLAGS if role != "stream" for name in columns_of(getattr(columns, role), rows.frame)}
-    for name in rows.frame.columns:
-        if name not in used:
-            extra[CHANNEL + name] = grouped(_channel(rows.frame[name]))
-    events = grouped(_coded(rows.strings(columns.event or "", "event", "+")))
+    with ThreadPoolExecutor() as pool:  # Arrow, polars and numpy's sort let each other run
+        waiting = pool.submit(_coded, rows.strings(columns.case or "", "case"))
+        timed = pool.submit(_times.parse, rows.frame[columns.time], rows.source, rows.first) if columns.time else None
+        named = pool.submit(_coded, rows.strings(columns.event or "", "event", "+"))
+        others = {name: pool.submit(_channel, rows.frame[name]) for name in rows.frame.columns if name not in used}
+        cases, times = waiting.result(), timed.result() if timed else None
+        codes = cases.indices.to_numpy()
+        order = _order(codes, times)
+        taken = None if order is None else pa.array(order)
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(cases.dictionary)))])
+        first = np.flatnonzero(np.diff(np.maximum.accumulate(codes), prepend=-1))  # codes rise at a case's first row
+
+        def grouped(values: pa.Array) -> pa.Array:
+            return _build.listed(values if taken is None else values.take(taken), offsets)
+
+        extra: dict[str, Any] = {"time": None if times is None else grouped(pa.array(times))}
+        for role in ("label", "group"):
+            if name := getattr(columns, role):
+                extra[role] = _constant(rows, role, name, codes, first)
+        extra |= {CHANNEL + name: grouped(values.result()) for name, values in others.items()}
+        events = grouped(named.result())
     return _build.table(events, ids=_plain(cases.dictionary), row=rows.first + first, columns=extra)
 
 
@@ -79,16 +81,26 @@ def _order(codes: np.ndarray, times: np.ndarray | None) -> np.ndarray | None:
     """Stable order by case and time; None where the rows have it already."""
     step = np.diff(codes)
     if times is None:
-        return None if (step >= 0).all() else np.argsort(codes, kind="stable")
-    if ((step > 0) | ((step == 0) & (times[1:] >= times[:-1]))).all():
+        return None if (step >= 0).all() else _radix(codes, None)
+    later = times[1:] >= times[:-1]
+    if ((step > 0) | ((step == 0) & later)).all():
         return None
-    if times.dtype.kind == "M":
-        ticks = times.view(np.int64) - times.view(np.int64).min()
-        span = int(ticks.max()) + 1
-        if span * (int(codes.max()) + 1) < 1 << 62:  # case and time in one number: one sort
-            return np.argsort(codes.astype(np.int64) * span + ticks, kind="stable")
-    order = np.argsort(times, kind="stable")
-    return order[np.argsort(codes[order], kind="stable")]
+    if later.all():
+        return _radix(codes, None)
+    if times.dtype.kind == "f":
+        return _radix(codes, np.argsort(times, kind="stable"))
+    ticks = times.view(np.int64) - times.view(np.int64).min()
+    return _radix(codes, _radix(ticks if (ticks % 1_000_000).any() else ticks // 1_000_000, None))
+
+
+def _radix(keys: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+    """Stable order of whole numbers from 0, 16 bits at a time: numpy sorts those by counting, in O(n)."""
+    shift, most = 0, int(keys.max(initial=0))
+    while order is None or most >> shift:
+        digit = (keys >> shift).astype(np.uint16)
+        order = np.argsort(digit, kind="stable") if order is None else order[np.argsort(digit[order], kind="stable")]
+        shift += 16
+    return order
 
 
 def _constant(rows: Rows, role: str, name: str, codes: np.ndarray, first: np.ndarray) -> pa.Array:

@@ -78,8 +78,13 @@ class Fasta(Reader):
             raise DataError("a FASTA file begins with '>'", file=source.name, row=1, value=row, mend="See --reader.")
         row = 1
         for data in _whole_records(source, block):
-            yield self._sequences(source, columns, notes, *_parse(data, source, row))
+            yield self._sequences(source, columns, notes, *_parse(data, source, row, self._table))
             row += data.count(b"\n")
+
+    @property
+    def _table(self) -> bytes | None:
+        """What each byte of letters becomes; None = itself."""
+        return bytes(range(256)).upper() if self.config.capitals else None
 
     def write(self, sequences: Sequences, path: str | Path) -> None:
         """Records with lines of 70 letters."""
@@ -122,7 +127,7 @@ class Fasta(Reader):
     ) -> Sequences:
         import pyarrow as pa
 
-        joined = "".join(letters).encode()
+        joined = "".join(letters).encode().translate(self._table)
         offsets = np.concatenate([[0], np.cumsum([len(item) for item in letters], dtype=np.int64)])
         rows = row + 4 * np.arange(len(names))
         return self._sequences(source, columns, notes, pa.array(names, pa.string()), joined, offsets, rows)
@@ -133,7 +138,7 @@ class Fasta(Reader):
         columns: Columns,
         notes: tuple[str, ...],
         names: "pa.Array",
-        letters: bytes,
+        data: bytes | bytearray,
         offsets: np.ndarray,
         rows: np.ndarray,
     ) -> Sequences:
@@ -141,7 +146,6 @@ class Fasta(Reader):
 
         from seqloom.data import _build
 
-        data = letters.upper() if self.config.capitals else letters
         others = data.translate(None, b"ACGTUNacgtun")  # letters such as R or Y may be either, so shares decide
         if others.translate(None, _LETTERS):
             raise _wrong_letter(data, offsets, rows, source)
@@ -168,7 +172,9 @@ def _whole_records(source: Source, block: int) -> Iterator[bytes]:
     yield b"".join(waiting)
 
 
-def _parse(data: bytes, source: Source, first_row: int) -> tuple["pa.Array", bytes, np.ndarray, np.ndarray]:
+def _parse(
+    data: bytes, source: Source, first_row: int, table: bytes | None
+) -> tuple["pa.Array", bytearray, np.ndarray, np.ndarray]:
     """Header lines, letters end to end, offsets, and the rows of the headers."""
     from seqloom.data import _build
 
@@ -183,7 +189,7 @@ def _parse(data: bytes, source: Source, first_row: int) -> tuple["pa.Array", byt
     body = lengths.copy()
     body[head] = 0
     before = np.concatenate([[0], np.cumsum(body)])
-    letters = _letters(text, starts, stops, ends, head)
+    letters = _letters(data, [(starts[head], (stops - starts)[head]), (stops[stops < ends], 1)], table)
     offsets = np.append(before[head], before[-1])
     names = Ragged(text[spans(starts[head] + 1, lengths[head] - 1)], np.append(0, np.cumsum(lengths[head] - 1)))
     column = _build.text_column(names.values, names.offsets)
@@ -194,20 +200,21 @@ def _parse(data: bytes, source: Source, first_row: int) -> tuple["pa.Array", byt
     return column, letters, offsets, head + first_row
 
 
-def _letters(text: np.ndarray, starts: np.ndarray, stops: np.ndarray, ends: np.ndarray, head: np.ndarray) -> bytes:
-    """Everything but header lines and line ends: headers are made line ends first, then all of them leave at once."""
-    blanked = text.copy()
-    blanked[spans(starts[head], (stops - starts)[head])] = _NEWLINE
-    blanked[stops[stops < ends]] = _NEWLINE  # the \r of \r\n
-    return blanked.tobytes().translate(None, b"\n")
+def _letters(data: bytes, others: list[tuple[np.ndarray, Any]], table: bytes | None) -> bytearray:
+    """Everything but line ends and the spans (start, length) of ``others``: these become line ends, then all leave."""
+    blanked = bytearray(data)
+    view = np.frombuffer(blanked, np.uint8)
+    for starts, lengths in others:
+        view[spans(starts, np.broadcast_to(lengths, starts.shape))] = _NEWLINE
+    return blanked.translate(table, b"\n")
 
 
-def _wrong_letter(data: bytes, offsets: np.ndarray, rows: np.ndarray, source: Source) -> DataError:
+def _wrong_letter(data: bytes | bytearray, offsets: np.ndarray, rows: np.ndarray, source: Source) -> DataError:
     at = int(np.argmax(~np.isin(np.frombuffer(data, np.uint8), np.frombuffer(_LETTERS, np.uint8))))
     row = rows[max(int(np.searchsorted(offsets, at, side="right")) - 1, 0)]
     problem = "the record that begins here has something else than letters"
     mend = "Remove digits and spaces."
-    return DataError(problem, file=source.name, row=int(row), value=data[max(at - 5, 0) : at + 5], mend=mend)
+    return DataError(problem, file=source.name, row=int(row), value=bytes(data[max(at - 5, 0) : at + 5]), mend=mend)
 
 
 def _from_description(names: "pa.Array", key: str | None, rows: np.ndarray, source: Source) -> Any:
