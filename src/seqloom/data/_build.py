@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seqloom.core.errors import ConfigError, DataError
+from seqloom.data.columns import Alphabet, Kind
 from seqloom.data.ragged import Ragged, spans
 
 DNA, PROTEIN = b"ACGTUN", b"ACDEFGHIKLMNPQRSTVWYXBZUOJ*-"
@@ -14,7 +15,7 @@ NAT = int(np.datetime64("NaT").astype(np.int64))  # a missing time among microse
 _SAMPLE = 1 << 16
 
 
-def sequence_column(items: Any) -> tuple[pa.Array, str]:
+def sequence_column(items: Any) -> tuple[pa.Array, Kind]:
     """Strings -> text, lists of symbols or integers -> symbols, floating-point arrays -> values."""
     if isinstance(items, str):
         raise ConfigError("one string is one sequence: put it into a list, [text]")
@@ -96,7 +97,7 @@ def put(table: pa.Table, name: str, values: Any) -> pa.Table:
     return table.append_column(name, pa.array(values)) if at < 0 else table.set_column(at, name, pa.array(values))
 
 
-def alphabet_of(column: pa.Array, kind: str) -> str:
+def alphabet_of(column: pa.Array, kind: str) -> Alphabet:
     """What the sequences look like, judged by the first 64 kB."""
     if kind != "text":
         return "events" if kind == "symbols" else "values"
@@ -104,7 +105,7 @@ def alphabet_of(column: pa.Array, kind: str) -> str:
     return alphabet_of_bytes(data[offsets[0] : offsets[-1]])
 
 
-def alphabet_of_bytes(data: np.ndarray) -> str:
+def alphabet_of_bytes(data: np.ndarray) -> Alphabet:
     """``dna``, ``protein`` or ``text``: letters of nucleotides, of amino acids, or anything else."""
     letters = set(np.unique(data[:_SAMPLE]).tolist())
     if len(data) < 12:

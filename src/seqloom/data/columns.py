@@ -5,6 +5,8 @@ from typing import Literal
 
 from seqloom.core.component import Value
 
+Kind = Literal["text", "symbols", "values"]
+Alphabet = Literal["text", "dna", "protein", "events", "values"]
 FLAGS = {
     "case": "--case",
     "event": "--event",
@@ -47,7 +49,7 @@ class Guess(Value):
     """Name of the reader."""
     columns: Columns
     """Given and guessed columns together."""
-    kind: Literal["text", "symbols", "values"]
+    kind: Kind
     """What the sequences are made of."""
     task: Literal["next", "classify"] = "next"
     """What is likely to be asked."""

@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from seqloom.core.errors import DataError, mend_os_error
+from seqloom.data.columns import Alphabet, Kind
 from seqloom.data.ragged import Ragged
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Kind = Literal["text", "symbols", "values"]
-Alphabet = Literal["text", "dna", "protein", "events", "values"]
 CHANNEL = "channel:"
 _META = b"seqloom"
 _OPTIONAL = ("label", "group", "time", "opens", "closes")

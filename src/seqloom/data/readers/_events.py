@@ -48,7 +48,7 @@ def sequences_of(frame: pl.DataFrame, guess: Guess, source: str, first_row: int)
     table = _of_events(rows, guess.columns) if guess.columns.case else _of_rows(rows, guess.columns)
     column = table["sequence"].chunk(0)
     alphabet = _build.alphabet_of(column, guess.kind)
-    return Sequences(table, guess.kind, source=source, alphabet=alphabet, notes=guess.notes)  # type: ignore[arg-type]
+    return Sequences(table, guess.kind, source=source, alphabet=alphabet, notes=guess.notes)
 
 
 def _of_events(rows: Rows, columns: Columns) -> pa.Table:

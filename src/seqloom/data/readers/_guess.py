@@ -76,7 +76,7 @@ def _events(frame: pl.DataFrame, given: Columns, named: dict[str, list[str]], so
         if len(free) > 1 or (not free and role in ("case", "event")):
             raise _ambiguous(frame, role, free, source)
         if free:
-            columns = replace(columns, **{role: free[0]})
+            columns = _with(columns, role, free[0])
             notes.append(_note(role, free[0]))
     others = [name for name in frame.columns if name not in _taken(columns, frame)]
     if others:
@@ -96,14 +96,14 @@ def _rows(frame: pl.DataFrame, given: Columns, named: dict[str, list[str]]) -> G
         if len(free) > 1:
             raise _ambiguous(frame, "text", free, "")
         role = "event" if lists else "text"
-        columns = replace(columns, **{role: free[0]})
+        columns = _with(columns, role, free[0])
         told = "symbols with spaces between them" if lists else "text"
         other = FLAGS["text" if lists else "event"]
         notes.append(f"column {free[0]!r} holds {told} ({other} {free[0]} reads it the other way)")
     for role in ("id", "label", "time"):
         free = [name for name in named[role] if name not in _taken(columns, frame)]
         if not getattr(columns, role) and len(free) == 1:
-            columns = replace(columns, **{role: free[0]})
+            columns = _with(columns, role, free[0])
             notes.append(_note(role, free[0]))
     unused = [name for name in frame.columns if name not in _taken(columns, frame)]
     if unused:
@@ -111,6 +111,11 @@ def _rows(frame: pl.DataFrame, given: Columns, named: dict[str, list[str]]) -> G
     kind = "symbols" if columns.event else "text"
     task = "classify" if columns.label else "next"
     return Guess(reader="table", columns=columns, kind=kind, task=task, notes=tuple(notes))
+
+
+def _with(columns: Columns, role: str, name: str) -> Columns:
+    chosen: dict[str, Any] = {role: name}
+    return replace(columns, **chosen)
 
 
 def _by_name(frame: pl.DataFrame, role: str, given: Columns) -> list[str]:
@@ -145,8 +150,8 @@ def _holds_symbols(series: pl.Series) -> bool:
     if series.dtype != pl.String or _letters(series.name) not in ("sequence", "seq"):
         return False
     cells = series.drop_nulls().head(200)
-    spaced = cells.str.contains(r"\S\s+\S").mean()
-    return bool(len(cells)) and float(spaced or 0) > 0.5 and not cells.str.contains(r"[.,;!?]\s").any()
+    spaced = int(cells.str.contains(r"\S\s+\S").sum())
+    return 2 * spaced > len(cells) and not cells.str.contains(r"[.,;!?]\s").any()
 
 
 def _ambiguous(frame: pl.DataFrame, role: str, found: list[str], source: str) -> DataError:
