@@ -8,7 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from torch.testing import assert_close
 
 from seqloom.core.errors import ConfigError
-from seqloom.core.layout import Layout
+from seqloom.core.layout import Layout, part
 from seqloom.kernels._kernel import use_backend
 from seqloom.layers.rotary import Rotary
 from seqloom.mixers.attention.attention import Attention
@@ -266,3 +266,14 @@ def test_contract_at_the_default_options():
 @pytest.mark.parametrize("config", [config for _, config in options("attention")], ids=str)
 def test_contract(config):
     check_mixer(config, full=True)
+
+
+def test_a_later_set_sees_every_part_of_an_earlier_one():
+    mixer = build(rotary=None)
+    x_BTD = inputs(1, 7)
+    parts_BT = torch.tensor([[part(0, 1), part(0, 2), 0, part(1, 1), part(1, 1), part(1, 2), 0]])
+    got_BTD = mixer(x_BTD, layout=Layout(parts_BT=parts_BT))[0]
+    seen_TT = torch.ones(7, 7, dtype=torch.bool).tril()
+    for a, b in (1, 0), (5, 3), (5, 4):
+        seen_TT[a, b] = False
+    assert_close(got_BTD, by_hand(mixer, x_BTD, seen_TT))

@@ -36,7 +36,8 @@ class Layout:
     parents_BT: Tensor | None = None
     """Column of each token's parent in this call, -1 = the state's last token: a token sees its ancestors alone."""
     parts_BT: Tensor | None = None
-    """0 = ordinary; tokens with different positive numbers do not see each other."""
+    """0 = ordinary; tokens of different parts of one set do not see each other. ``part(set, number)`` makes the ids;
+    plain numbers 1, 2, ... are the parts of a single set."""
     states_at: tuple[int, ...] | None = None
     """Record the state after these numbers of columns of this call (1..T), beside the last one."""
     exchange: Exchange | None = None
@@ -127,6 +128,19 @@ class Layout:
 
 
 PLAIN = Layout()
+SET = 1 << 32  # ids below are parts of set 0: a number alone is enough where there is one set
+
+
+def part(of_set: int, number: int) -> int:
+    """The id of a part (from 1) of a set (from 0): a later set sees every part of an earlier one."""
+    if not (0 <= of_set < 1 << 30 and 0 < number < SET):
+        raise ConfigError(f"sets count from 0 and parts from 1, not {of_set} and {number}")
+    return of_set * SET + number
+
+
+def hidden(a: Tensor, b: Tensor) -> Tensor:
+    """True where two part ids lie in different parts of the same set: they do not see each other."""
+    return (a != 0) & (b != 0) & (a != b) & (a // SET == b // SET)
 
 
 class Segments(NamedTuple):

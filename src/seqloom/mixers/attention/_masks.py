@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seqloom.core.errors import ConfigError
-from seqloom.core.layout import Layout
+from seqloom.core.layout import Layout, hidden
 
 
 def segment_bounds(layout: Layout, before_B: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -60,5 +60,5 @@ def tree_mask(layout: Layout, before_B: Tensor, slots: int, parts_BS: Tensor | N
     if layout.parts_BT is not None:
         own_BT1 = layout.parts_BT[..., None]
         other_B1S = (layout.parts_BT if parts_BS is None else parts_BS[:, :slots])[:, None]
-        seen_BTS = seen_BTS & ((own_BT1 == 0) | (other_B1S == 0) | (own_BT1 == other_B1S))
+        seen_BTS = seen_BTS & ~hidden(own_BT1, other_B1S)
     return seen_BTS[:, None]
