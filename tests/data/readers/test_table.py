@@ -175,6 +175,16 @@ def test_broken_parquet_and_json_are_named(tmp_path, data):
         read(path)
 
 
+def test_parquet_that_lies_inside_is_an_error_not_an_abort(tmp_path):
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"case": ["a", "b"], "event": ["x", "y"]}).write_parquet(path)
+    whole = path.read_bytes()
+    for cut in (9, 40, len(whole) // 2, len(whole) - 30):
+        path.write_bytes(whole[:cut] + whole[cut + 5 :])
+        with pytest.raises(DataError, match=r"Parquet|column"):
+            read(path)
+
+
 def test_one_row_one_text(tmp_path):
     sequences = log('id,text,label\n7,"a, b",x\n07,c,y\n', tmp_path)
     assert as_lists(sequences) == {"7": "a, b", "07": "c"}

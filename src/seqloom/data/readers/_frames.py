@@ -96,12 +96,25 @@ def _csv_error(source: Source, separator: str, error: Exception) -> DataError:
 
 
 def _parquet(source: Source, head: bool) -> pl.DataFrame:
+    """By Arrow's reader: a damaged file is an exception there, where polars may abort; and strings are checked."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     path = source.plain_path()
     try:
-        return pl.read_parquet(path if path is not None else io.BytesIO(source.content()), n_rows=200 if head else None)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        file = pq.ParquetFile(path if path is not None else pa.BufferReader(source.content()))
+        with file:
+            table = pa.Table.from_batches(_first(file), file.schema_arrow) if head else file.read()
+        table.validate(full=True)
+        return pl.DataFrame(pl.from_arrow(table))
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
         problem = f"is no readable Parquet file: {str(error).splitlines()[0]}"
         raise DataError(problem, file=source.name, mend="Is it cut short? Copy it again.") from error
+
+
+def _first(file: Any) -> list[Any]:
+    batch = next(file.iter_batches(batch_size=200), None)
+    return [] if batch is None else [batch]
 
 
 def _json_lines(source: Source, head: bool) -> pl.DataFrame:
