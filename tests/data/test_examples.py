@@ -79,3 +79,9 @@ def test_what_does_not_fit_together_is_refused():
         Examples(None)
     with pytest.raises(ConfigError, match="at least one column"):
         Examples(Ragged.of([[1]])).windows(0)
+
+
+def test_selecting_nothing_gives_nothing():
+    examples = Examples(Ragged.of([[1], [2]]))
+    assert len(examples.select([])) == 0
+    assert [example.index for example in examples.select(np.array([False, True]))] == [1]

@@ -98,6 +98,7 @@ class Examples(Sequence[Example]):
     def select(self, indices: Any) -> "Examples":
         """The examples at ``indices``; they keep their index, so that their random numbers stay theirs."""
         indices = np.asarray(indices)
+        indices = indices if indices.dtype == bool else indices.astype(np.int64)  # an empty list is of floats
         chosen = object.__new__(Examples)
         chosen.tokens, chosen.values, chosen.extra, chosen.targets = self.tokens, self.values, self.extra, self.targets
         for name in ("opens", "closes", "numbers", "parent", "_starts", "_lengths"):
