@@ -1,3 +1,5 @@
+from typing import Any
+
 import numba
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from seqloom.kernels.short_conv import ACTIVATIONS, _numbers
 CHUNK = 256  # rows of one piece of work
 
 
-def refuses(*inputs: Tensor | str | int | None) -> str | None:
+def refuses(*inputs: Any) -> str | None:
     """Serves the convolution (x, ...) and its adjoint (dy, x, ...)."""
     *given, weight_DK, bias_D, before_BKD, segments_BT, lengths_B, activation, ahead = inputs
     (B, T, D), K = given[-1].shape, weight_DK.shape[1]

@@ -1,3 +1,5 @@
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -8,7 +10,7 @@ from seqloom.kernels.short_conv import ACTIVATIONS, _last, _numbers, _window
 STEPS, CHANNELS = 32, 64
 
 
-def refuses(x_BTD: Tensor, weight_DK: Tensor, *rest: Tensor | str | int | None) -> str | None:
+def refuses(x_BTD: Tensor, weight_DK: Tensor, *rest: Any) -> str | None:
     bias_D, before_BKD, segments_BT, lengths_B, activation, ahead = rest
     (B, T, D), K = x_BTD.shape, weight_DK.shape[1]
     if activation not in ACTIVATIONS or not 0 <= ahead < K:
