@@ -16,6 +16,7 @@ from torch.nn.functional import gelu, silu
 
 from seqloom.core.component import Component
 from seqloom.core.errors import ConfigError
+from seqloom.layers.linear import Linear
 
 
 class MLP(Component, nn.Module):
@@ -42,8 +43,8 @@ class MLP(Component, nn.Module):
             raise ConfigError(f"mlp.hidden and mlp.multiple must be positive, not {self.config}")
         multiple, bias = self.config.multiple, self.config.bias
         self.hidden = max(multiple, round(self.config.hidden * width / multiple) * multiple)
-        self.up = nn.Linear(width, self.hidden * (2 if self.config.kind == "swiglu" else 1), bias=bias)
-        self.down = nn.Linear(self.hidden, width, bias=bias)
+        self.up = Linear(width, self.hidden * (2 if self.config.kind == "swiglu" else 1), bias=bias)
+        self.down = Linear(self.hidden, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix channels at every position by itself."""

@@ -19,6 +19,7 @@ from seqloom.core.component import Component
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import PLAIN, Layout
 from seqloom.core.state import State, States
+from seqloom.layers.linear import Linear
 from seqloom.layers.mlp import MLP
 from seqloom.layers.norm import Norm
 from seqloom.mixers._base import Mixer
@@ -46,7 +47,7 @@ class Block(nn.Module):
         self.dropout, self.wide = config.dropout, config.residual_float32
         self.mixer_norm = config.norm.build(width)
         self.mixer: Mixer = mixer.build(width)
-        self.gate = nn.Linear(width, width, bias=False) if config.gated else None
+        self.gate = Linear(width, width, bias=False) if config.gated else None
         self.mlp_norm = None if config.mlp is None else config.norm.build(width)
         self.mlp = None if config.mlp is None else config.mlp.build(width)
 

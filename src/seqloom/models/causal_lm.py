@@ -19,6 +19,7 @@ from seqloom.core.layout import PLAIN, Layout
 from seqloom.core.outputs import Outputs
 from seqloom.core.sizes import Sizes
 from seqloom.core.state import State, States
+from seqloom.layers.linear import Linear
 from seqloom.models._base import Model
 from seqloom.models._input import Input
 from seqloom.models.backbone import Backbone
@@ -50,7 +51,7 @@ class CausalLM(Model):
         width = self.config.backbone.width
         self.input = Input(sizes, width, self.config.positions, self.config.dropout)
         self.backbone: Backbone = self.config.backbone.build()
-        self.head = nn.Linear(width, sizes.vocabulary, bias=False)
+        self.head = Linear(width, sizes.vocabulary, bias=False)
         nn.init.normal_(self.head.weight, std=0.02)
         if self.config.tie:
             self.head.weight = self.input.embedding.weight

@@ -14,13 +14,14 @@ arXiv:2305.13245; Beltagy et al., "Longformer", 2020, arXiv:2004.05150, section 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import Layout
 from seqloom.core.protocols import Exchange
 from seqloom.kernels.block_attention import block_attention, seen_pairs
+from seqloom.layers.linear import Linear
 from seqloom.layers.norm import Norm
 from seqloom.layers.rotary import Rotary
 from seqloom.mixers._base import Mixer, Traits
@@ -103,8 +104,8 @@ class Attention(Mixer):
         if self.config.window < 0:
             raise ConfigError(f"attention: window must be 0 or more, not {self.config.window}")
         self.heads, self.groups, self.head_width = heads, groups, self.config.head_width or width // heads
-        self.qkv = nn.Linear(width, (heads + 2 * groups) * self.head_width, bias=self.config.qkv_bias)
-        self.out = nn.Linear(heads * self.head_width, width, bias=self.config.out_bias)
+        self.qkv = Linear(width, (heads + 2 * groups) * self.head_width, bias=self.config.qkv_bias)
+        self.out = Linear(heads * self.head_width, width, bias=self.config.out_bias)
         self.rotary = None if self.config.rotary is None else Rotary(self.head_width, self.config.rotary)
         norm = Norm.Config(kind="rms", eps=1e-6)
         self.q_norm = Norm(self.head_width, norm) if self.config.qk_norm else None
