@@ -6,21 +6,20 @@ from typing import Any
 
 import numpy as np
 
-import seqloom
 from seqloom.app.judge import Judgement
 from seqloom.app.plan import Loaded
 from seqloom.training.prepare import Prepared
 from seqloom.training.run import Run
 from seqloom.training.source import FileSource
 
-PACKAGES = ("torch", "numpy", "numba", "polars", "pyarrow")
+PACKAGES = ("seqloom", "torch", "numpy", "numba", "polars", "pyarrow")
 
 
 def card(name: str, run: Run, loaded: Loaded, got: Judgement, baseline: Judgement, timing: dict[str, Any]) -> str:
     """The whole card."""
     pieces = [
         f"# {name}",
-        f"A model of the task *{run.task}*, fitted with seqloom {seqloom.__version__}.",
+        f"A model of the task *{run.task}*, fitted with seqloom {versions()['seqloom']}.",
         "## How good it is",
         _results(name, got, baseline),
         "## Data",

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import seqloom
-from seqloom.app.card import data_lines
+from seqloom.app.card import data_lines, versions
 from seqloom.app.fit import TIMING, Outcome, fit_run
 from seqloom.app.fitted import Fitted
 from seqloom.app.judge import Judgement, trivial
@@ -231,7 +230,7 @@ def compare(
 
 def arm_name(name: str, run: Run) -> str:
     """Folder of one training: readable, and different for every different run."""
-    key = config_hash({"run": run.to_json(), "version": seqloom.__version__})[:16]
+    key = config_hash({"run": run.to_json(), "version": versions()["seqloom"]})[:16]
     return f"{name.replace('*', 'x').replace(',', '-')}-{run.seed}-{key}"
 
 

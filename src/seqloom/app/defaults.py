@@ -4,8 +4,8 @@
     symbols to learn from      < 200 000    < 5 million   more
     width                      64           128           256
     layers                     2            2             4
-    columns a batch            1024         2048          8192
-    peak learning rate         3e-3         2e-3          1e-3
+    columns a batch            512          2048          8192
+    peak learning rate         5e-3         3e-3          1e-3
 
     window = 128 columns where sequences are cut      dropout = 0.1 below 200 000 symbols, else 0
 
@@ -57,7 +57,7 @@ class Shape:
 def shape_for(facts: Facts) -> Shape:
     """The table of the module's docstring."""
     rank = (facts.symbols >= SMALL) + (facts.symbols >= MIDDLE)
-    width, layers, columns, lr = ((64, 2, 1024, 3e-3), (128, 2, 2048, 2e-3), (256, 4, 8192, 1e-3))[rank]
+    width, layers, columns, lr = ((64, 2, 512, 5e-3), (128, 2, 2048, 3e-3), (256, 4, 8192, 1e-3))[rank]
     cut = facts.task == "next" and facts.longest + 1 > 4 * WINDOW
     return Shape(
         width=width,

@@ -6,7 +6,9 @@
 Every figure is kept by sequence, so that differences can be judged against the noise of the test part.
 """
 
+import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,17 +17,18 @@ from seqloom.core.errors import DataError
 from seqloom.core.specials import SPECIALS
 from seqloom.training.prepare import Prepared
 
+FEW, PIECES = 20, 100
 LEAST = 2.0**-20
 """Probability that a class is given at least when it is judged: one that training never saw costs 20 bits."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Figures of one model on one test part."""
+    """Figures of one model on one test part, by unit: a test sequence, or a piece of it where there are few."""
 
     task: str
     bits_N: np.ndarray
-    """Bits of each test sequence."""
+    """Bits of each unit."""
     count_N: np.ndarray
     """Symbols of each (1 where classes are told)."""
     hits_N: np.ndarray
@@ -44,7 +47,7 @@ class Judgement:
     def figures(self) -> dict[str, float]:
         """By name, the measure that decides first."""
         name = "bits_per_symbol" if self.task == "next" else "bits_per_class"
-        return {name: self.bits, "accuracy": self.accuracy, "sequences": len(self.bits_N), "counted": self.counted}
+        return {name: self.bits, "accuracy": self.accuracy, "units": len(self.bits_N), "counted": self.counted}
 
     @property
     def counted(self) -> int:
@@ -63,24 +66,33 @@ def judge(engine: Engine, data: Prepared) -> Judgement:
     if engine.blueprint.task == "classify":
         return judged_classes(np.exp(engine.classify(tokens)), data.classes, part.labels or [])
     log_p, hits = engine.score(tokens, part.opens, part.closes)
-    return Judgement(
-        "next",
-        _by_sequence(log_p.values * -BITS, log_p.offsets),
-        log_p.lengths,
-        _by_sequence(hits.values, log_p.offsets),
-    )
+    offsets = units(log_p.offsets - log_p.offsets[0])
+    bits, right = log_p.flat * -BITS, hits.flat
+    return Judgement("next", _sums(bits, offsets), np.diff(offsets), _sums(right, offsets))
+
+
+def units(offsets: np.ndarray) -> np.ndarray:
+    """Borders of what is judged as one: sequences, or where there are few of them, pieces of at least 50 symbols.
+
+    One long test sequence (a stream, a genome) says how much a difference varies along it, if it is cut.
+    """
+    if len(offsets) - 1 >= FEW or not offsets[-1]:
+        return offsets
+    size = max(50, int(offsets[-1]) // PIECES)
+    inner = [np.arange(begin, end, size) for begin, end in itertools.pairwise(offsets.tolist())]
+    return np.append(np.concatenate(inner), offsets[-1])
 
 
 def trivial(data: Prepared) -> Judgement:
     """The baseline that knows no sequence: the shares of the classes (the majority), or of the symbols."""
     if data.classes:
-        share_C = np.bincount(data.train.targets, minlength=len(data.classes)) / len(data.train)
+        share_C = np.bincount(np.asarray(data.train.targets), minlength=len(data.classes)) / len(data.train)
         labels = data.parts["test"].labels or []
         return judged_classes(np.tile(share_C, (len(labels), 1)), data.classes, labels)
     from seqloom.app._engines import Blueprint, Counted
     from seqloom.models.classical.unigram import Unigram
 
-    model = Unigram(data.sizes)
+    model: Any = Unigram(data.sizes)
     train = data.parts["train"]
     tokens = data.tokenizer.encode(train) if data.tokenizer is not None else data.train.tokens
     model.fit(tokens, opens=train.opens, closes=train.closes)
@@ -107,6 +119,6 @@ def unknown_share(data: Prepared) -> float:
     return float((flat == SPECIALS.unk).mean()) if len(flat) else 0.0
 
 
-def _by_sequence(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def _sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     sums = np.concatenate([[0], np.cumsum(values, dtype=np.float64)])
     return sums[offsets[1:]] - sums[offsets[:-1]]

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from seqloom.core.errors import ConfigError
@@ -84,7 +92,7 @@ class Display:
             transient=True,
             disable=not console.is_terminal,
         )
-        self.task: Any = None
+        self.task: TaskID | None = None
         self.said = ""
 
     def __enter__(self) -> Self:
@@ -108,7 +116,7 @@ class Display:
     def advance(self, n: int = 1, **values: Any) -> None:
         """Move the bar; the figures stand beside it."""
         if self.task is None:
-            self.stage("working")
+            return
         if values:
             figures = "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
             self.bars.update(self.task, figures=escape(figures))

@@ -1,0 +1,190 @@
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from seqloom.app.fitted import Fitted, load
+from seqloom.core.errors import CheckpointError, ConfigError, SeqloomError
+from seqloom.core.specials import SPECIALS
+from seqloom.data.sequences import Sequences
+
+
+@pytest.fixture(params=["network", "counted"])
+def fitted(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_it_has_learnt_the_circle(fitted, cycles):
+    assert fitted.metrics["test"]["bits_per_symbol"] < 0.75 * fitted.metrics["trivial"]["bits_per_symbol"]
+    first = fitted.predict([["a", "b"], ["d", "a", "b", "c"]], top=1)
+    assert first["symbol"].to_list() == ["c", "d"]
+
+
+def test_predictions_are_a_distribution_without_what_cannot_follow(fitted):
+    frame = fitted.predict([["a"]], top=100)
+    assert frame["symbol"].to_list().count("<eos>") == 1
+    assert not {"<pad>", "<bos>", "<unk>"} & set(frame["symbol"])
+    assert 0.9 < frame["probability"].sum() <= 1 + 1e-6
+
+
+def test_scores_are_the_sum_of_the_steps(fitted):
+    """Bits of a sequence = bits of its symbols, each from the distribution that stepping gives."""
+    word = list("abcdab")
+    (row,) = fitted.score([word]).to_dicts()
+    bits, state = 0.0, None
+    nexts = [*word, "<eos>"]
+    for fed, following in zip([None, *word], nexts, strict=True):
+        step = fitted.step(fed, state, top=100)
+        bits -= np.log2(dict(zip(step.symbols, step.probabilities, strict=True))[following])
+        state = step.state
+    assert row["symbols"] == len(word) + 1
+    assert row["bits"] == pytest.approx(bits, rel=1e-4)
+    assert row["bits_per_symbol"] == pytest.approx(row["bits"] / row["symbols"])
+    assert fitted.surprise([word])["bits"].sum() == pytest.approx(row["bits"])
+
+
+def test_order_and_batch_change_nothing(fitted, cycles):
+    whole = fitted.score(cycles)
+    backwards = fitted.score(cycles.select(np.arange(len(cycles))[::-1]))
+    assert whole["id"].to_list() == cycles.ids
+    merged = whole.join(backwards, on="id", suffix="_again")
+    assert merged["bits"].to_numpy() == pytest.approx(merged["bits_again"].to_numpy(), rel=1e-4)
+
+
+def test_unseen_symbols_are_scored_and_never_named(fitted):
+    known, new = (fitted.score([word])["bits"][0] for word in (["a", "b", "c"], ["a", "zebra", "c"]))
+    assert np.isfinite(new)
+    assert new > known
+    assert "zebra" not in fitted.predict([["zebra"]])["symbol"]
+
+
+def test_an_empty_sequence_is_the_end_symbol_alone(fitted, cycles):
+    frame = fitted.score(cycles.cut(np.zeros(len(cycles), int), np.zeros(len(cycles), int)).select([0]))
+    assert frame["symbols"].to_list() == [0]  # cut before it began: nothing of it is left to predict
+    assert fitted.predict([["a"], []], top=1)["symbol"][1] in "abcd"
+
+
+def test_generation_is_reproducible_by_row(fitted):
+    one = fitted.generate(4, limit=8, seed=3)
+    assert one.equals(fitted.generate(4, limit=8, seed=3))
+    assert not one.equals(fitted.generate(4, limit=8, seed=4))
+    assert one["id"].to_list() == ["generated/1", "generated/2", "generated/3", "generated/4"]
+    greedy = fitted.generate(prompts=[["a", "b"]], limit=2, temperature=0)
+    assert greedy["sequence"].to_list() == ["a b c d"]
+
+
+def test_similar_sequences_have_the_same_phase(fitted, cycles):
+    frame = fitted.similar(cycles, id="s0", top=3)
+    assert "s0" not in frame["neighbour"]
+    assert {int(name[1:]) % 4 for name in frame["neighbour"]} == {0}
+    assert frame["cosine"].is_sorted(descending=True)
+
+
+def test_vectors_are_one_a_sequence(fitted, cycles):
+    frame = fitted.embed(cycles)
+    assert frame["id"].to_list() == cycles.ids
+    vectors = frame["vector"].to_numpy()
+    assert vectors.shape[0] == len(cycles)
+    assert np.isfinite(vectors).all()
+
+
+def test_save_and_load_change_no_answer(fitted, cycles, tmp_path):
+    fitted.save(tmp_path / "m")
+    again = load(tmp_path / "m")
+    assert again.score(cycles).equals(fitted.score(cycles))
+    assert again.generate(2, limit=5).equals(fitted.generate(2, limit=5))
+    assert again.run == fitted.run
+    assert again.metrics == fitted.metrics
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "vocabulary.json", "run.json"])
+def test_a_file_that_is_cut_short_or_gone_is_told(fitted, tmp_path, name):
+    fitted.save(tmp_path / "m")
+    path = tmp_path / "m" / name
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(CheckpointError):
+        load(tmp_path / "m")
+    path.unlink()
+    with pytest.raises(SeqloomError, match=name.replace(".", r"\.") if name != "config.json" else "no finished model"):
+        load(tmp_path / "m")
+
+
+def test_a_newer_format_is_told(fitted, tmp_path):
+    fitted.save(tmp_path / "m")
+    path = tmp_path / "m" / "config.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(CheckpointError, match="format"):
+        load(tmp_path / "m")
+
+
+def test_weights_of_another_model_are_refused(network, counted, tmp_path):
+    network.save(tmp_path / "a")
+    counted.save(tmp_path / "b")
+    (tmp_path / "a" / "model.safetensors").write_bytes((tmp_path / "b" / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load(tmp_path / "a")
+
+
+def test_a_unigram_has_no_vectors(cycles):
+    from seqloom.app.fit import fit
+
+    with pytest.raises(ConfigError, match="unigram predicts the same"):
+        fit(cycles, "unigram").embed(cycles)
+
+
+def test_long_sequences_are_scored_with_half_a_window_of_past(cycles):
+    """Windows overlap: what a window sees changes nothing where the model looks back less than half of it."""
+    from seqloom.app._engines import Blueprint, Network
+    from seqloom.core.sizes import Sizes
+    from seqloom.data.ragged import Ragged
+    from seqloom.mixers.attention.attention import Attention
+    from seqloom.models.backbone import Backbone
+    from seqloom.models.causal_lm import CausalLM
+
+    backbone = Backbone.Config(width=8, layers=1, mixers=(Attention.Config(window=4),))
+    sizes = Sizes(vocabulary=12)
+    config = CausalLM.Config(backbone=backbone)
+    model = config.build(sizes)
+    line = Ragged.of([np.random.default_rng(0).integers(SPECIALS.count, 12, size) for size in (70, 16, 15, 3, 0)])
+    ones = np.ones(len(line), bool)
+    for opens, closes in ((ones, ones), (~ones, ones), (ones, ~ones)):
+        kept = line if opens.all() else line.select([0, 1, 2, 3])
+        flags = opens[: len(kept)], closes[: len(kept)]
+        whole = Network(Blueprint(model=config, sizes=sizes), model).score(kept, *flags)[0]
+        cut = Network(Blueprint(model=config, sizes=sizes, window=16), model).score(kept, *flags)[0]
+        assert cut.lengths.tolist() == (kept.lengths + flags[0] + flags[1] - 1).tolist()
+        assert cut.values == pytest.approx(whole.values, abs=1e-5)
+
+
+def test_the_mass_of_the_unseen_is_what_was_asked_for():
+    from seqloom.app._scoring import predictive
+
+    log_p = predictive(torch.randn(3, 10), 0.25)
+    assert log_p.exp().sum(-1) == pytest.approx(torch.ones(3).numpy(), abs=1e-6)
+    assert log_p[:, SPECIALS.unk].exp().tolist() == pytest.approx([0.25] * 3)
+    assert torch.isneginf(log_p[:, list(SPECIALS.unpredictable)]).all()
+
+
+def test_classes(tmp_path):
+    from seqloom.app.fit import fit
+
+    words = ["abab" * (1 + k % 3) if k % 2 else "bbaa" * (1 + k % 3) for k in range(60)]
+    data = Sequences.of(words, labels=["odd" if k % 2 else "even" for k in range(60)])
+    for model in ("ngram", "gru"):
+        fitted = fit(data, model, budget="60steps")
+        assert fitted.task == "classify"
+        assert fitted.metrics["test"]["accuracy"] == 1.0
+        fitted.save(tmp_path / model)
+        frame = load(tmp_path / model).predict(data)
+        assert frame["class"].to_list() == data.labels
+        assert isinstance(frame, pl.DataFrame)
+        assert frame.select(pl.sum_horizontal("p(even)", "p(odd)")).to_series().to_numpy() == pytest.approx(1.0)
+        assert fitted.score(data)["bits"].max() < 1
+        assert fitted.embed(data).height == 60
+        with pytest.raises(ConfigError, match="--task next"):
+            fitted.generate()
+
+
+def test_load_of_nothing_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match="seqloom fit"):
+        Fitted.load(tmp_path)
