@@ -55,6 +55,32 @@ def test_seeds_alone_agree_with_the_t_test():
     assert found.pairs[0].p == pytest.approx(stats.ttest_1samp(seeds, 1.5).pvalue, abs=0.01)
 
 
+def test_models_share_their_seeds_spread_as_in_the_pooled_t_test():
+    from scipy import stats
+
+    a, b = np.array([1.0, 1.4, 1.1]), np.array([1.5, 1.7])
+    found = Comparison.of({"a": np.tile(a[:, None], 50), "b": np.tile(b[:, None], 50)}, draws=40_000)
+    assert found.pairs[0].p == pytest.approx(stats.ttest_ind(a, b, equal_var=True).pvalue, abs=0.01)
+
+
+def test_two_seeds_each_tell_a_large_difference_apart_and_a_wild_model_spoils_nobody():
+    pairs = {f"m{i}": HARD + np.array([i - 0.01, i + 0.01])[:, None] for i in range(4)}
+    wild = {"wild": HARD + 9 + np.array([-8.0, 8.0])[:, None]}
+    found = Comparison.of({**pairs, **wild})
+    assert not found.tied("m0", "m1")
+    assert not found.tied("m2", "m3")
+    assert found.tied("m0", "wild")
+
+
+def test_equal_models_with_two_seeds_are_rarely_told_apart():
+    rng, wrong = np.random.default_rng(2), 0
+    for seed in range(60):
+        common = rng.normal(size=40)
+        runs = {f"m{i}": common + rng.normal(size=(2, 1)) for i in range(5)}
+        wrong += any(not pair.tie for pair in Comparison.of(runs, draws=2000, seed=seed).pairs)
+    assert wrong <= 8
+
+
 def test_equal_models_are_rarely_told_apart():
     """Eight models that differ by noise alone: some pair stands out in at most about 5 per cent of the tables."""
     rng, wrong = np.random.default_rng(1), 0

@@ -2,11 +2,11 @@
 
     mean_m  = sum_i s_mi / sum_i n_i                    s_mi: what model m scores on sequence i, averaged over its seeds
     mean*_m = mean_m of sequences drawn with replacement, the same ones for all models        (test sequences)
-              + sd_m / sqrt(S_m) t,  t ~ Student with S_m - 1 degrees of freedom              (training seeds)
+              + what other training seeds would change, by Student's t (see ``_seeds``)       (training seeds)
     p_ab    = 2 min(share of mean*_a - mean*_b <= 0, share >= 0), then Holm's correction over all pairs
 
-Pairing by sequence removes what makes a sequence hard for every model. With few seeds Student's t is wide, as it must
-be: three seeds tell little about their spread. A model with one run (counting is deterministic) has no second term.
+Pairing by sequence removes what makes a sequence hard for every model. Few seeds tell little about their spread, so
+the models share one unless a model's stands out. A model with one run (counting is deterministic) has no second term.
 Shapes: N sequences, S seeds, M models, R replicates.
 Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993; Holm, "A simple sequentially rejective
 multiple test procedure", 1979; Bouthillier et al., 2021, arXiv:2103.03098, for both sources of noise.
@@ -21,9 +21,9 @@ import numpy as np
 
 from seqloom.core.component import Value
 from seqloom.core.errors import ConfigError
-from seqloom.core.rng import generator
 from seqloom.data.ragged import Ragged
 from seqloom.evaluation._resample import pooled, replicates
+from seqloom.evaluation._seeds import seed_noise
 
 DRAWS_A_PAIR = 100  # so that Holm's smallest p can fall below any usual level
 
@@ -154,11 +154,9 @@ def _draw(runs: dict[str, np.ndarray], counts_N: np.ndarray, draws: int, seed: i
     columns = [*(values.mean(0) for values in runs.values()), counts_N]
     drawn_RM = replicates(pooled(np.stack(columns, 1), seed), draws, seed)
     drawn = dict(zip(runs, (drawn_RM[:, :-1] / drawn_RM[:, -1:]).T, strict=True))
-    for name, values in runs.items():
-        seeds = len(values)
-        if seeds > 1:
-            error = float(np.std(values.sum(1) / counts_N.sum(), ddof=1)) / np.sqrt(seeds)
-            drawn[name] = drawn[name] + error * generator(seed, "seeds", name).standard_t(seeds - 1, draws)
+    by_seed = {name: values.sum(1) / counts_N.sum() for name, values in runs.items()}
+    for name, noise_R in seed_noise(by_seed, draws, seed).items():
+        drawn[name] = drawn[name] + noise_R
     return drawn
 
 
