@@ -10,12 +10,12 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import seqloom
 from seqloom.claims._base import Arm, Claim, Count, Finding
 from seqloom.core import discovery
 from seqloom.core.errors import FINDING_FALSE, OK, ConfigError
@@ -161,7 +161,7 @@ def _document(
     document = {
         "schema": SCHEMA,
         "id": name,
-        "version": seqloom.__version__,
+        "version": version("seqloom"),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "date": datetime.date.today().isoformat(),
         "code": claim_hash(subject),
