@@ -123,8 +123,10 @@ def begin(task: Task) -> Hypotheses:
 
 def prefill(task: Task, live: Hypotheses) -> Hypotheses:
     """Consume every prompt but its last token."""
+    if live.state is None or live.batch == 0:
+        return live
     tokens_BT, layout = live.prompt.without_last(live.row_B)
-    if live.state is None or tokens_BT.shape[1] == 0:
+    if tokens_BT.shape[1] == 0:
         return live
     return replace(live, state=task.stepper.prefill(tokens_BT, live.state, layout))
 
@@ -159,8 +161,8 @@ def search(task: Task, pick: Pick) -> Stream:
     reasons = [Reason.END if end else Reason.LIVE if task.limit else Reason.LIMIT for end in ended]
     yield from _finish(live, reasons)
     live = _retire(task, live, reasons, done)
-    if live.batch:
-        live, feed_B, layout = prefill(task, live), live.last_B(), live.prompt.of_last(live.row_B)
+    feed_B, layout = live.last_B(), live.prompt.of_last(live.row_B)
+    live = prefill(task, live)
     while live.batch:
         if live.state is None:
             raise ConfigError("the stepper gave no state")

@@ -85,7 +85,7 @@ class Prompt:
         if rows and int(lengths.min() if length else 0) == 0:
             row = int(lengths.argmin()) if length else 0
             raise ConfigError(f"prompt {row} is empty: begin it with the bos token, as prompts() does")
-        kept = {n: v for n in ("positions_BT", "parts_BT") if (v := getattr(layout, n)) is not None}
+        kept: dict[str, Any] = {n: v for n in ("positions_BT", "parts_BT") if (v := getattr(layout, n)) is not None}
         if layout.side == "left":
             tokens = roll(tokens, length - lengths)
             kept = {name: roll(value, length - lengths) for name, value in kept.items()}

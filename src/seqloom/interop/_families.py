@@ -94,24 +94,14 @@ def _gpt2(options: Options) -> CausalLM.Config:
 
 
 def _llama(options: Options) -> CausalLM.Config:
-    kind = options["model_type"]
-    width, heads, biased = options["hidden_size"], options["num_attention_heads"], bool(options.get("attention_bias"))
+    width = options["hidden_size"]
     _demand(options, hidden_act=("silu", "swish"), partial_rotary_factor=(1, 1.0, None))
-    _demand(options, use_sliding_window=(False, None), rms_norm_eps=(1e-6,) if kind == "qwen3" else None)
-    attention = Attention.Config(
-        heads=heads,
-        kv_heads=options.get("num_key_value_heads") or heads,
-        head_width=options.get("head_dim") or width // heads,
-        window=(options.get("sliding_window") or 0) if kind == "mistral" else 0,
-        rotary=Rotary.Config(theta=float(_theta(options))),
-        qkv_bias=biased or kind == "qwen2",
-        out_bias=biased,
-        qk_norm=kind == "qwen3",
-    )
+    _demand(options, use_sliding_window=(False, None))
+    _demand(options, rms_norm_eps=(1e-6,) if options["model_type"] == "qwen3" else None)
     backbone = Backbone.Config(
         width=width,
         layers=options["num_hidden_layers"],
-        mixers=(attention,),
+        mixers=(_llama_attention(options),),
         mlp=MLP.Config(
             kind="swiglu",
             hidden=options["intermediate_size"] / width,
@@ -121,6 +111,21 @@ def _llama(options: Options) -> CausalLM.Config:
         norm=Norm.Config(kind="rms", eps=options["rms_norm_eps"]),
     )
     return CausalLM.Config(backbone=backbone, tie=bool(options.get("tie_word_embeddings")))
+
+
+def _llama_attention(options: Options) -> Attention.Config:
+    kind, biased = options["model_type"], bool(options.get("attention_bias"))
+    width, heads = options["hidden_size"], options["num_attention_heads"]
+    return Attention.Config(
+        heads=heads,
+        kv_heads=options.get("num_key_value_heads") or heads,
+        head_width=options.get("head_dim") or width // heads,
+        window=(options.get("sliding_window") or 0) if kind == "mistral" else 0,
+        rotary=Rotary.Config(theta=float(_theta(options))),
+        qkv_bias=biased or kind == "qwen2",
+        out_bias=biased,
+        qk_norm=kind == "qwen3",
+    )
 
 
 def _theta(options: Options) -> float:
@@ -157,8 +162,7 @@ def _gpt2_weights(options: Options, take: _Taken) -> Iterator[tuple[str, Tensor]
 
 def _llama_weights(options: Options, take: _Taken) -> Iterator[tuple[str, Tensor]]:
     """Three matrices become one of queries, keys and values, two become one of gate and value."""
-    config = _llama(options)
-    attention, mlp = config.backbone.mixers[0], config.backbone.mlp
+    attention, biased = _llama_attention(options), bool(options.get("mlp_bias"))
     yield "input.embedding.weight", take("embed_tokens.weight")
     for layer in range(options["num_hidden_layers"]):
         here, there = f"layers.{layer}", f"backbone.blocks.{layer}"
@@ -171,7 +175,7 @@ def _llama_weights(options: Options, take: _Taken) -> Iterator[tuple[str, Tensor
         if attention.qk_norm:
             for name in ("q_norm", "k_norm"):
                 yield f"{there}.mixer.{name}.weight", take(f"{here}.self_attn.{name}.weight")
-        for kind in ("weight", *(["bias"] if mlp is not None and mlp.bias else [])):
+        for kind in ("weight", *(["bias"] if biased else [])):
             yield f"{there}.mlp.up.{kind}", torch.cat([take(f"{here}.mlp.{n}_proj.{kind}") for n in ("gate", "up")])
             yield f"{there}.mlp.down.{kind}", take(f"{here}.mlp.down_proj.{kind}")
     yield "backbone.norm.weight", take("norm.weight")

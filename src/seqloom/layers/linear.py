@@ -17,11 +17,10 @@ from seqloom.kernels.narrow_linear import MOST, narrow_linear_now
 class Linear(nn.Linear):
     """``torch.nn.Linear`` in everything but the time of a step."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map the last axis."""
-        weight, bias = self.weight, self.bias
-        if x.numel() <= MOST * self.in_features:
-            y_RN = narrow_linear_now(x.reshape(-1, self.in_features), weight, bias)
+        if input.numel() <= MOST * self.in_features:
+            y_RN = narrow_linear_now(input.reshape(-1, self.in_features), self.weight, self.bias)
             if y_RN is not None:
-                return y_RN.view(*x.shape[:-1], self.out_features)
-        return linear(x, weight, bias)
+                return y_RN.view(*input.shape[:-1], self.out_features)
+        return linear(input, self.weight, self.bias)

@@ -37,7 +37,7 @@ def pattern(text: str) -> tuple[Mixer.Config, ...]:
     return tuple(found)
 
 
-class Block(nn.Module):
+class _Block(nn.Module):
     """One layer: a mixer and a channel mixer, each behind its norm and a residual connection."""
 
     def __init__(self, width: int, mixer: Mixer.Config, config: "Backbone.Config") -> None:
@@ -103,7 +103,7 @@ class Backbone(Component, nn.Module):
         if config.layers < 1 or len(mixers) > config.layers:
             raise ConfigError(f"{config.layers} layers cannot hold a pattern of {len(mixers)} mixers")
         self.blocks = nn.ModuleList(
-            Block(config.width, mixers[layer % len(mixers)], config) for layer in range(config.layers)
+            _Block(config.width, mixers[layer % len(mixers)], config) for layer in range(config.layers)
         )
         self.norm: Norm = config.norm.build(config.width)
         self.shrink_outputs()
@@ -120,9 +120,9 @@ class Backbone(Component, nn.Module):
                     block.mlp.down.weight.mul_(scale)
 
     @property
-    def layers(self) -> "tuple[Block, ...]":
+    def layers(self) -> "tuple[_Block, ...]":
         """The blocks, with their type."""
-        return tuple(block for block in self.blocks if isinstance(block, Block))
+        return tuple(block for block in self.blocks if isinstance(block, _Block))
 
     @property
     def causal(self) -> bool:

@@ -29,7 +29,7 @@ _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"
 
 @numba.njit(inline="always", **_OPTIONS)
 def _one(x, row, r, out):
-    a = row[0] * 0
+    a = x.dtype.type(0)  # not row[0] * 0, whose product with an integer would be float64
     for k in range(row.shape[0]):
         a += x[r, k] * row[k]
     out[r] = a
@@ -38,7 +38,7 @@ def _one(x, row, r, out):
 @numba.njit(inline="always", **_OPTIONS)
 def _four(x, row, r, out):
     """Four rows at a time: a weight is loaded once for all of them."""
-    a = b = c = d = row[0] * 0
+    a = b = c = d = x.dtype.type(0)  # not row[0] * 0, whose product with an integer would be float64
     for k in range(row.shape[0]):
         w = row[k]
         a += x[r, k] * w
@@ -50,7 +50,7 @@ def _four(x, row, r, out):
 
 @numba.njit(inline="always", **_OPTIONS)
 def _eight(x, row, r, out):
-    a = b = c = d = e = f = g = h = row[0] * 0
+    a = b = c = d = e = f = g = h = x.dtype.type(0)  # not row[0] * 0, whose product with an integer would be float64
     for k in range(row.shape[0]):
         w = row[k]
         a += x[r, k] * w
