@@ -2,7 +2,7 @@
 
     network    softmax of a CausalLM, or the head of an Encoder
     classical  a model of the next symbol
-    bayes      p(class | x) ~ p(class) p(x | class) with one classical model a class (naive Bayes over sequences)
+    bayes      p(class | x) ~ p(class) p(x | class)^s with one classical model a class; s makes it as sure as it may be
 
 Shapes: N sequences, V vocabulary, C classes, D width of a vector.
 """
@@ -26,6 +26,7 @@ from seqloom.core.protocols import Stepper
 from seqloom.core.sizes import Sizes
 from seqloom.core.specials import SPECIALS
 from seqloom.core.state import State
+from seqloom.data.examples import Examples
 from seqloom.data.ragged import Ragged
 from seqloom.models.classical._base import CELLS, ClassicalModel
 from seqloom.training.prepare import Prepared
@@ -56,7 +57,7 @@ class Blueprint(Value):
         if not issubclass(self.model.owner, ClassicalModel):
             return Network(self, self.model.build(self.sizes).to(device))
         if self.task == "classify":
-            return Bayes(self, [self.model.build(self.sizes) for _ in self.classes], np.zeros(len(self.classes)))
+            return Bayes(self, [self.model.build(self.sizes) for _ in self.classes], np.zeros(len(self.classes)), 1.0)
         return Counted(self, self.model.build(self.sizes))
 
 
@@ -206,18 +207,19 @@ class Counted(Engine):
 class Bayes(Engine):
     """One classical model a class."""
 
-    def __init__(self, blueprint: Blueprint, models: Sequence[Any], prior_C: np.ndarray) -> None:
-        """``prior_C``: natural logarithms of the classes' shares in training."""
-        self.blueprint, self.models, self.prior_C = blueprint, list(models), prior_C
+    def __init__(self, blueprint: Blueprint, models: Sequence[Any], prior_C: np.ndarray, sharpness: float) -> None:
+        """``prior_C``: natural logarithms of the classes' shares in training; ``sharpness``: the exponent s."""
+        self.blueprint, self.models, self.prior_C, self.sharpness = blueprint, list(models), prior_C, sharpness
 
     def classify(self, ragged: Ragged) -> np.ndarray:
-        likelihood_NC = np.stack([_sums(model.token_log_probs(ragged)) for model in self.models], 1)
-        joint_NC = likelihood_NC + self.prior_C
-        return joint_NC - np.logaddexp.reduce(joint_NC, axis=1, keepdims=True)
+        return _posterior(self.likelihoods(ragged), self.prior_C, self.sharpness)
+
+    def likelihoods(self, ragged: Ragged) -> np.ndarray:
+        """Natural logarithm of p(x | class) (N, C)."""
+        return np.stack([_sums(model.token_log_probs(ragged)) for model in self.models], 1)
 
     def vectors(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> np.ndarray:
-        each_NC = np.stack([_sums(model.token_log_probs(ragged)) for model in self.models], 1)
-        per_symbol_NC = each_NC / (ragged.lengths[:, None] + 1)
+        per_symbol_NC = self.likelihoods(ragged) / (ragged.lengths[:, None] + 1)
         return (per_symbol_NC - per_symbol_NC.mean(1, keepdims=True)).astype(np.float32)
 
     def score(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> tuple[Ragged, Ragged]:
@@ -236,13 +238,13 @@ class Bayes(Engine):
 
     def tensors(self) -> dict[str, Tensor]:
         arrays = {f"{at}.{name}": a for at, model in enumerate(self.models) for name, a in model.arrays().items()}
-        arrays["prior"] = self.prior_C
+        arrays |= {"prior": self.prior_C, "sharpness": np.array([self.sharpness])}
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        if "prior" not in tensors or tensors["prior"].shape != (len(self.models),):
+        if "sharpness" not in tensors or "prior" not in tensors or tensors["prior"].shape != (len(self.models),):
             raise CheckpointError("the saved model does not fit the classes of config.json")
-        self.prior_C = tensors["prior"].numpy()
+        self.prior_C, self.sharpness = tensors["prior"].numpy(), float(tensors["sharpness"])
         for at, model in enumerate(self.models):
             own = {name.split(".", 1)[1]: t.numpy() for name, t in tensors.items() if name.startswith(f"{at}.")}
             model.load(own)
@@ -295,7 +297,26 @@ def fitted_bayes(run: Run, data: Prepared) -> Bayes:
     for number, model in enumerate(models):
         model.fit(tokens.select(target_N == number))
     counts_C = np.bincount(target_N, minlength=len(models))
-    return Bayes(blueprint, models, np.log(counts_C / counts_C.sum()))
+    bayes = Bayes(blueprint, models, np.log(counts_C / counts_C.sum()), 1.0)
+    bayes.sharpness = _sharpness(bayes, data.valid)
+    return bayes
+
+
+def _sharpness(bayes: Bayes, valid: Examples) -> float:
+    """The exponent with the least cross-entropy on the validation part: symbols are not independent, so s < 1."""
+    if valid.tokens is None or valid.targets is None or not len(valid):
+        return 1.0
+    likelihood_NC, row_N = bayes.likelihoods(valid.tokens), np.arange(len(valid))
+
+    def nll(sharpness: float) -> float:
+        return -float(_posterior(likelihood_NC, bayes.prior_C, sharpness)[row_N, valid.targets].mean())
+
+    return min((float(s) for s in np.geomspace(1e-3, 1, 61)[::-1]), key=nll)
+
+
+def _posterior(likelihood_NC: np.ndarray, prior_C: np.ndarray, sharpness: float) -> np.ndarray:
+    joint_NC = sharpness * likelihood_NC + prior_C
+    return joint_NC - np.logaddexp.reduce(joint_NC, axis=1, keepdims=True)
 
 
 def unseen_mass(data: Prepared) -> float | None:

@@ -4,16 +4,17 @@
     symbols to learn from      < 200 000    < 5 million   more
     width                      64           128           256
     layers                     2            2             4
-    columns a batch            512          2048          8192
-    peak learning rate         5e-3         3e-3          1e-3
+    columns a batch            512          1024          8192
+    peak learning rate         5e-3         5e-3          1e-3
 
     window = 128 columns where sequences are cut      dropout = 0.1 below 200 000 symbols, else 0
+    task classify: batches of about 16 sequences, at most 8192 columns, and half the learning rate
 
 The width is that of attention; every other mixer gets the width, a multiple of 8, at which the whole model has the
 closest number of parameters, so that a comparison is one of mechanisms and not of sizes.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import torch
@@ -39,8 +40,12 @@ class Facts:
     """Symbols of the training part."""
     longest: int
     """Symbols of its longest sequence."""
-    sizes: Sizes
+    typical: int = 0
+    """Mean of its lengths."""
+    sizes: Sizes = field(default_factory=Sizes)
+    """Ends of the model."""
     task: str = "next"
+    """What is asked."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,9 @@ class Shape:
 def shape_for(facts: Facts) -> Shape:
     """The table of the module's docstring."""
     rank = (facts.symbols >= SMALL) + (facts.symbols >= MIDDLE)
-    width, layers, columns, lr = ((64, 2, 512, 5e-3), (128, 2, 2048, 3e-3), (256, 4, 8192, 1e-3))[rank]
+    width, layers, columns, lr = ((64, 2, 512, 5e-3), (128, 2, 1024, 5e-3), (256, 4, 8192, 1e-3))[rank]
+    if facts.task == "classify":
+        columns, lr = min(8192, max(columns, 16 * (facts.typical + 2))), lr / 2
     cut = facts.task == "next" and facts.longest + 1 > 4 * WINDOW
     return Shape(
         width=width,

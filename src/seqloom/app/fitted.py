@@ -20,7 +20,7 @@ from seqloom.app._generate import generate
 from seqloom.app.data import sequences_of
 from seqloom.app.device import device_named
 from seqloom.core.batch import Batch
-from seqloom.core.errors import CheckpointError, ConfigError, SeqloomError
+from seqloom.core.errors import CheckpointError, ConfigError, DataError, SeqloomError
 from seqloom.core.specials import NAMES, SPECIALS
 from seqloom.core.state import State
 from seqloom.data.ragged import Ragged
@@ -312,6 +312,12 @@ class Fitted:
 
     def _encoded(self, data: Any) -> tuple[Sequences, Ragged]:
         asked = sequences_of(data, like=self.run.data)
+        if len(asked) and asked.kind not in self.tokenizer.reads:
+            raise DataError(
+                f"holds {asked.kind}, and the model was trained on {' or '.join(self.tokenizer.reads)}",
+                file=asked.source,
+                mend="Hand over data like those that it was trained on.",
+            )
         return asked, self.tokenizer.encode(asked)
 
     def _ids_of(self, symbol: str) -> list[int]:

@@ -112,7 +112,13 @@ def load_data(source: Any, *, task: str = "auto", test: str | None = None) -> Lo
     prepared = prepare(base, sequences)
     train = prepared.train
     longest = int(train.tokens.lengths.max(initial=0)) if train.tokens is not None else 0
-    facts = Facts(symbols=train.symbols, longest=longest, sizes=prepared.sizes, task=chosen)
+    facts = Facts(
+        symbols=train.symbols,
+        longest=longest,
+        typical=train.symbols // max(len(train), 1),
+        sizes=prepared.sizes,
+        task=chosen,
+    )
     guessed = [] if task != "auto" else [f"task {chosen}: {_why(labelled)} (--task overrides)"]
     return Loaded(base, prepared, facts, list(dict.fromkeys([*guesses, *sequences.notes, *guessed])))
 

@@ -130,7 +130,8 @@ def _examples(part: Sequences, tokenizer: Tokenizer, classes: tuple[str, ...]) -
     """Encoded examples; those of a class that training never saw are left out (they are counted where it matters)."""
     tokens = tokenizer.encode(part)
     if not classes:
-        return Examples(tokens, opens=part.opens, closes=part.closes)
+        predicts = np.flatnonzero(tokens.lengths - ~part.opens + part.closes > 0)  # not the empty piece of a cut
+        return Examples(tokens.select(predicts), opens=part.opens[predicts], closes=part.closes[predicts])
     number = {name: at for at, name in enumerate(classes)}
     target_N = np.array([number.get(label, -1) for label in part.labels or []], dtype=np.int64)
     known = np.flatnonzero(target_N >= 0)
