@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 PYTHON ?=
 PIP_FLAGS ?=
 
-DEMO ?= compare sample:flights --models unigram,ngram,lstm,gru,attention,linear_attention,s4d --seeds 2 --budget 4s --out demo --report report.html
+DEMO ?= compare sample:flights --models unigram,ngram,lstm,gru,attention,linear_attention,s4d --budget 3s --seeds 3 --out .cache/demo --report report.html
 PLAIN ?= not claim and not slow and not parity and not gpu and not browser
 JOBS ?= 2
 # One thread a worker and no busy waiting: a spinning pool costs milliseconds a launch when cores are shared.

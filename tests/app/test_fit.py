@@ -132,3 +132,27 @@ def test_a_finished_folder_is_safe(cycles, tmp_path):
     fit(cycles, "ngram", out=tmp_path / "m")
     with pytest.raises(ConfigError, match="finished model"):
         fit(cycles, "ngram", out=tmp_path / "m")
+
+
+def test_going_on_from_a_model_begins_where_it_ended(network, cycles, tmp_path):
+    network.save(tmp_path / "old")
+    other = cycles.select(range(24))
+    longer = fit(other, start=tmp_path / "old", budget="1steps", out=tmp_path / "new")
+    fresh = fit(other, "gru", budget="1steps")
+    assert longer.metrics["test"]["bits_per_symbol"] < fresh.metrics["test"]["bits_per_symbol"] - 0.2
+    assert longer.tokenizer.vocabulary == network.tokenizer.vocabulary
+    new = fit([["a", "b", "zebra"]] * 20, start=tmp_path / "old", budget="30steps")
+    assert new.tokenizer.vocabulary == network.tokenizer.vocabulary
+    assert new.metrics["unknown_symbols"] == pytest.approx(1 / 3)
+
+
+def test_going_on_contradicts_other_options(network, counted, cycles, tmp_path):
+    network.save(tmp_path / "net")
+    counted.save(tmp_path / "counts")
+    for options, words in (
+        ({"start": tmp_path / "counts"}, "counts anew"),
+        ({"start": tmp_path / "net", "model": "gru"}, "leave --model away"),
+        ({"start": tmp_path / "net", "task": "classify"}, "task next"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            fit(cycles, budget="1steps", **options)

@@ -1,10 +1,13 @@
 """Fit one model on one file: read, split, train, judge beside the trivial answer, save."""
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from seqloom.app._engines import Engine, fitted_bayes, trained_engine
 from seqloom.app.card import card
@@ -15,7 +18,9 @@ from seqloom.app.plan import Loaded, check_model, is_neural, load_data
 from seqloom.core.errors import CheckpointError, ConfigError
 from seqloom.core.protocols import Progress, Silent
 from seqloom.training import checkpoint
+from seqloom.training.budget import parse
 from seqloom.training.loop import CHECKPOINT, Loop, Trained
+from seqloom.training.prepare import Prepared
 from seqloom.training.run import Run
 from seqloom.training.train import train
 
@@ -36,7 +41,7 @@ class Outcome:
 
 def fit(
     source: Any,
-    model: str = "attention",
+    model: str | None = None,
     *,
     task: str = "auto",
     budget: str = "60s",
@@ -52,7 +57,8 @@ def fit(
 
     Args:
         source: A path, ``sample:NAME``, a FileSource (columns, split), a frame, lists or arrays.
-        model: A recipe, a classical model, a mixer, or a hybrid such as ``s4d*3,attention``.
+        model: A recipe, a classical model, a mixer, or a hybrid such as ``s4d*3,attention``; None = attention, or
+            the model of ``start``.
         task: next, classify, or auto: classify where there are labels.
         budget: ``60s`` or ``2000steps``; seconds are turned into steps once, and written down.
         seed: Of the weights and the order of the data.
@@ -60,20 +66,26 @@ def fit(
         resume: Go on from the last checkpoint in ``out``, or take the finished model there.
         test: A file that is the test part.
         device: auto, cpu, cuda.
-        start: Folder of a model to go on from, on new data: its vocabulary and sizes stay.
+        start: Folder of a network to go on from, on new data: its vocabulary, classes and sizes stay.
         progress: Where to tell how far it is.
     """
-    check_model(model)
+    name = model or "attention"
+    check_model(name)
     folder = None if out is None else Path(out)
     _check_folder(folder, resume)
-    begun = None if start is None else Fitted.load(start)
-    loaded = load_data(source, task=task, test=test)
-    run = loaded.run(model, budget=budget, seed=seed)
-    if begun is not None:
-        raise ConfigError("going on from a model is not possible here")
+    if start is None:
+        begun, loaded = None, load_data(source, task=task, test=test)
+        run = loaded.run(name, budget=budget, seed=seed)
+    else:
+        begun = _begun(start, model, task)
+        loaded = load_data(source, task=begun.task, test=test, tokenizer=begun.tokenizer, classes=begun.classes)
+        run = replace(begun.run, data=loaded.base.data, budget=parse(budget), seed=seed)
+        name = f"{Path(start).name}, continued"
     if folder is not None and (folder / CONFIG).is_file() and resume:
         return _finished(folder, run)
-    return fit_run(run, loaded, name=model, out=folder, resume=resume, device=device, progress=progress).fitted
+    weights = None if begun is None else begun.engine.tensors()
+    options: dict[str, Any] = {"out": folder, "resume": resume, "device": device, "progress": progress}
+    return fit_run(run, loaded, name=name, weights=weights, **options).fitted
 
 
 def fit_run(
@@ -84,15 +96,23 @@ def fit_run(
     out: Path | None = None,
     resume: bool = False,
     device: str = "auto",
+    weights: Mapping[str, Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Train, judge and save one run over data that are in memory."""
+    """Train, judge and save one run over data that are in memory; ``weights`` = where a network begins."""
     progress = progress or Silent()
     where = device_named(device)
     data = loaded.prepared_for(run)
     if out is not None:
         checkpoint.write_json(out / "run.json", run.to_json())
-    engine, trained = _train(run, loaded, out=out, resume=resume, device=where, progress=progress)
+    if is_neural(run.model):
+        loop = Loop(run, data, out=out, device=where, progress=progress)
+        if weights is not None:
+            loop.model.load_state_dict(dict(weights))
+        trained = loop.run(resume=resume)
+        engine: Engine = trained_engine(run, data, trained.model)
+    else:
+        engine, trained = _count(run, data, progress)
     progress.stage("judge on the test part")
     got, baseline = judge(engine, data), trivial(data)
     timing = _timing(engine, trained, where)
@@ -109,24 +129,29 @@ def fit_run(
     return Outcome(fitted, got, baseline, timing, trained.events)
 
 
-def _train(
-    run: Run, loaded: Loaded, *, out: Path | None, resume: bool, device: torch.device, progress: Progress
-) -> tuple[Engine, Trained]:
-    data = loaded.prepared_for(run)
-    if is_neural(run.model):
-        trained = Loop(run, data, out=out, device=device, progress=progress).run(resume=resume)
+def _count(run: Run, data: Prepared, progress: Progress) -> tuple[Engine, Trained]:
+    """Fit a classical model, or one a class."""
+    if run.task == "next":
+        trained = train(run, data, progress=progress)
         return trained_engine(run, data, trained.model), trained
-    if run.task == "classify":
-        import time
+    progress.stage("fit", len(data.classes), "class")
+    began = time.perf_counter()
+    engine = fitted_bayes(run, data)
+    seconds = time.perf_counter() - began
+    memory = sum(tensor.nbytes for tensor in engine.tensors().values())
+    return engine, Trained(engine, 1, 1, seconds, data.train.symbols, [], memory, "fitted")
 
-        progress.stage("fit", len(data.classes), "class")
-        began = time.perf_counter()
-        engine = fitted_bayes(run, data)
-        seconds = time.perf_counter() - began
-        memory = sum(tensor.nbytes for tensor in engine.tensors().values())
-        return engine, Trained(engine, 1, 1, seconds, data.train.symbols, [], memory, "fitted")
-    trained = train(run, data, progress=progress)
-    return trained_engine(run, data, trained.model), trained
+
+def _begun(start: str | Path, model: str | None, task: str) -> Fitted:
+    """The network to go on from. ConfigError where the other options contradict it."""
+    begun = Fitted.load(start)
+    if not is_neural(begun.run.model):
+        raise ConfigError(f"{start} is a classical model: it counts anew, so fit it on all the data together")
+    if model is not None:
+        raise ConfigError(f"{start} is a model already: leave --model away")
+    if task not in ("auto", begun.task):
+        raise ConfigError(f"{start} was trained for the task {begun.task}, not for {task}")
+    return begun
 
 
 def _timing(engine: Engine, trained: Trained, device: torch.device) -> dict[str, Any]:

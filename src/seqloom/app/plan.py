@@ -23,6 +23,7 @@ from seqloom.objectives.classify import Classify
 from seqloom.objectives.next_token import NextToken
 from seqloom.tokenizers import default_tokenizer
 from seqloom.tokenizers import get as tokenizer_named
+from seqloom.tokenizers._base import Tokenizer
 from seqloom.training.budget import Budget, parse
 from seqloom.training.prepare import Prepared, prepare
 from seqloom.training.run import Run, Stopping
@@ -73,13 +74,22 @@ class Loaded:
         return replace(p, **cut)
 
 
-def load_data(source: Any, *, task: str = "auto", test: str | None = None) -> Loaded:
+def load_data(
+    source: Any,
+    *,
+    task: str = "auto",
+    test: str | None = None,
+    tokenizer: Tokenizer | None = None,
+    classes: tuple[str, ...] = (),
+) -> Loaded:
     """Read, split and encode.
 
     Args:
         source: A path, ``sample:NAME``, a FileSource, a frame, lists or arrays.
         task: next, classify, or auto: classify where there are labels.
         test: A file that is the test part.
+        tokenizer: One that has learnt its vocabulary elsewhere.
+        classes: Classes that are known from elsewhere.
     """
     if task not in TASKS:
         raise ConfigError(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
@@ -99,17 +109,17 @@ def load_data(source: Any, *, task: str = "auto", test: str | None = None) -> Lo
         )
     labelled = sequences.labels is not None
     chosen = task if task != "auto" else "classify" if labelled else "next"
-    kind: Any = tokenizer_named(default_tokenizer(sequences))
+    kind: Any = tokenizer_named(default_tokenizer(sequences)) if tokenizer is None else type(tokenizer)
     base = Run(
         data=given.stamped(sequences),
         model=Unigram.Config(),
         task=chosen,  # type: ignore[arg-type]
-        tokenizer=kind.Config(),
+        tokenizer=kind.Config() if tokenizer is None else tokenizer.config,
         objective=Classify.Config() if chosen == "classify" else NextToken.Config(),
         batch=Batching(tokens=1024),
         seed=0,
     )
-    prepared = prepare(base, sequences)
+    prepared = prepare(base, sequences, tokenizer=tokenizer, classes=classes)
     train = prepared.train
     longest = int(train.tokens.lengths.max(initial=0)) if train.tokens is not None else 0
     facts = Facts(

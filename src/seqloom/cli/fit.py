@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from seqloom.cli._flags import Data, DataFlags, File, Folder, From, Split, Task
+from seqloom.cli._flags import Data, DataFlags, File, Folder, From, Name, Split, Task
 from seqloom.cli._terminal import Terminal
 
 
@@ -16,8 +16,8 @@ class Fit:
 
     file: Data
     """File of sequences, - for stdin, or sample:NAME."""
-    model: str = "attention"
-    """Recipe, classical model, mixer, or a hybrid such as "s4d*3,attention"; seqloom list shows them."""
+    model: Name = None
+    """Recipe, classical model, mixer, or a hybrid such as "s4d*3,attention" (seqloom list); default: attention."""
     out: Folder = None
     """Folder of the model; default: the file's name and the model's."""
     budget: str = "60s"
@@ -29,7 +29,7 @@ class Fit:
     resume: bool = False
     """Go on from the last checkpoint in the folder."""
     start: From = None
-    """Folder of a model to go on from, on these data (its vocabulary and sizes stay)."""
+    """Folder of a network to go on from, on these data: its vocabulary, classes and sizes stay."""
     test: File = None
     """File that is the test part."""
     split: Split = "auto"
@@ -48,12 +48,14 @@ class Fit:
         from seqloom.app.fit import fit
         from seqloom.app.plan import check_model
 
-        check_model(self.model)
+        name = self.model or ("attention" if self.start is None else "continued")
+        if self.model is not None:
+            check_model(self.model)
         source = self.data.source(self.file, split=self.split, test=self.test)
         if self.dry_run:
             return self._estimate(terminal, source)
-        out = self.out or f"{source.name}-{self.model.replace('*', '').replace(',', '-')}"
-        terminal.note(f"{self.model} on {self.file}, budget {self.budget}, seed {self.seed} -> {out}/")
+        out = self.out or f"{source.name}-{name.replace('*', 'x').replace(',', '-')}"
+        terminal.note(f"{name} on {self.file}, budget {self.budget}, seed {self.seed} -> {out}/")
         with terminal.progress() as progress:
             fitted = fit(
                 source,
@@ -68,15 +70,17 @@ class Fit:
                 progress=progress,
             )
         if self.json:
-            terminal.give({"model": self.model, "out": out, "task": fitted.task, **fitted.metrics})
-        terminal.say(summary(self.model, out, fitted.metrics))
+            terminal.give({"model": name, "out": out, "task": fitted.task, **fitted.metrics})
+        terminal.say(summary(name, out, fitted.metrics))
         return 0
 
     def _estimate(self, terminal: Terminal, source: object) -> int:
         from seqloom.app.estimate import estimate
         from seqloom.app.plan import load_data
 
-        cost = estimate(load_data(source, task=self.task), self.model, budget=self.budget, device=self.device)
+        cost = estimate(
+            load_data(source, task=self.task), self.model or "attention", budget=self.budget, device=self.device
+        )
         if self.json:
             terminal.give(cost.figures())
         terminal.say("\n".join(cost.lines()))

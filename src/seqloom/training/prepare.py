@@ -41,12 +41,20 @@ class Prepared:
     leakage: LeakageReport | None = None
 
 
-def prepare(run: Run, sequences: Sequences | None = None) -> Prepared:
+def prepare(
+    run: Run,
+    sequences: Sequences | None = None,
+    *,
+    tokenizer: Tokenizer | None = None,
+    classes: tuple[str, ...] = (),
+) -> Prepared:
     """Make the examples of a run.
 
     Args:
         run: What is trained, on what.
         sequences: The data, where it has been read already or came from memory.
+        tokenizer: One that has learnt its vocabulary elsewhere, for a model that goes on from there.
+        classes: Classes that such a model knows.
 
     Raises:
         DataError: There is nothing to learn from, or the task asks for what the data lack.
@@ -56,15 +64,17 @@ def prepare(run: Run, sequences: Sequences | None = None) -> Prepared:
     whole = run.data.read() if sequences is None else sequences
     whole, cut = _divided(run.data, whole)
     parts, notes = dict(zip(PARTS, cut.parts(whole), strict=True)), list(cut.notes)
-    if run.tokenizer is None:
+    if tokenizer is None and run.tokenizer is None:
         raise ConfigError(f"a run over {whole.kind} needs a tokenizer")
     if run.task == "classify":
         parts = {name: _labelled(part, name, notes) for name, part in parts.items()}
     if not len(parts["train"]):
         raise DataError("holds nothing to learn from", file=whole.source, mend="It needs at least one sequence.")
-    tokenizer: Tokenizer = run.tokenizer.build()
-    tokenizer.fit(parts["train"])
-    classes = _classes(parts["train"]) if run.task == "classify" else ()
+    if tokenizer is None:
+        tokenizer = run.tokenizer.build()
+        tokenizer.fit(parts["train"])
+    if run.task == "classify" and not classes:
+        classes = _classes(parts["train"])
     encoded = {name: _examples(part, tokenizer, classes) for name, part in parts.items()}
     window = run.batch.window if run.task == "next" and issubclass(run.model.owner, Model) else 0
     if window:
