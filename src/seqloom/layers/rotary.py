@@ -10,6 +10,7 @@ Llama, the interleaved one that of the paper and of GPT-J.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -60,6 +61,19 @@ class Rotary(Component, nn.Module):
 
     def table(self, where_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines (B, T, 1, R/2)."""
-        i_P = torch.arange(0, self.turned, 2, device=where_BT.device, dtype=dtype)
-        angle_BT1P = where_BT[..., None, None] * self.config.theta ** (-i_P / self.turned)
+        make = _frequencies if torch.compiler.is_compiling() else _kept_frequencies
+        angle_BT1P = where_BT[..., None, None] * make(self.turned, self.config.theta, where_BT.device, dtype)
         return angle_BT1P.cos(), angle_BT1P.sin()
+
+
+def _frequencies(turned: int, theta: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Radians a position of each pair (P,)."""
+    i_P = torch.arange(0, turned, 2, device=device, dtype=dtype)
+    return theta ** (-i_P / turned)
+
+
+@lru_cache(maxsize=64)
+def _kept_frequencies(turned: int, theta: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The same constants, which a step would otherwise make anew in every layer."""
+    with torch.inference_mode(False):  # what is kept may meet gradients later
+        return _frequencies(turned, theta, device, dtype)

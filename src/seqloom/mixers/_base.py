@@ -91,6 +91,7 @@ class Mixer(Component, nn.Module):
             raise ConfigError(f"width must be at least 1, not {width}")
         self.width = width
         self.config = config if config is not None else type(self).Config()
+        self.can = self.config.traits()  # every step asks several times
 
     @classmethod
     def traits(cls, config: Any) -> Traits:
@@ -141,7 +142,7 @@ class Mixer(Component, nn.Module):
             ConfigError: the layout asks for something that these options cannot do.
         """
         self._check(x_BTD, state, layout, context)
-        if layout.exchange is not None and self.config.traits().sequence_comm == "state":
+        if layout.exchange is not None and self.can.sequence_comm == "state":
             return self._handed_on(x_BTD, state, replace(layout, exchange=None), context, layout.exchange)
         if x_BTD.shape[0] == 0 or x_BTD.shape[1] == 0:
             return x_BTD, state
@@ -158,7 +159,7 @@ class Mixer(Component, nn.Module):
         return torch.zeros(batch, dtype=torch.long, device=device)
 
     def _check(self, x_BTD: Tensor, state: State | None, layout: Layout, context: Tensor | None) -> None:
-        traits, name = self.config.traits(), type(self).__name__
+        traits, name = self.can, type(self).__name__
         if x_BTD.ndim != 3 or x_BTD.shape[2] != self.width:
             raise ConfigError(f"{name} expects (batch, time, {self.width}), not {tuple(x_BTD.shape)}")
         if state is not None and traits.step == "none":
@@ -201,7 +202,7 @@ class Mixer(Component, nn.Module):
     def _canonical(
         self, x_BTD: Tensor, state: State | None, layout: Layout, context: Tensor | None
     ) -> tuple[Tensor, State | None]:
-        traits = self.config.traits()
+        traits = self.can
         if layout.starts_BT is not None and (valid_BT := layout.valid_BT(x_BTD.shape[1])) is not None:
             layout = replace(layout, starts_BT=layout.starts_BT & valid_BT)  # what a pad says starts nothing
         if layout.states_at is not None and traits.records == "split" and traits.rollback == "recorded":

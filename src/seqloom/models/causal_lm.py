@@ -7,7 +7,7 @@ Source: Radford et al., "Language models are unsupervised multitask learners", 2
 """
 
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -82,10 +82,19 @@ class CausalLM(Model):
     def logits(self, h_BTD: Tensor) -> Tensor:
         """What follows each position, unnormalised (B, T, V)."""
         logits_BTV = self.head(h_BTD)
-        for token in self.config.unpredicted:
-            logits_BTV[..., token] = -torch.inf
+        if torch.compiler.is_compiling():
+            for token in self.config.unpredicted:
+                logits_BTV[..., token] = -torch.inf
+        elif self.config.unpredicted:
+            logits_BTV.index_fill_(-1, _ids(self.config.unpredicted, logits_BTV.device), -torch.inf)
         return logits_BTV
 
     def initial_state(self, batch: int, *, capacity: int | None = None) -> State:
         """The state of every layer before the first position."""
         return self.backbone.initial_state(batch, capacity=capacity)
+
+
+@lru_cache(maxsize=64)
+def _ids(tokens: tuple[int, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(tokens, device=device)

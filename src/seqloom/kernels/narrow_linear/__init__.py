@@ -68,7 +68,7 @@ def cases(rng: torch.Generator, dtype: torch.dtype) -> Iterator[tuple[Tensor, Te
 
 def narrow_linear_now(x_RK: Tensor, w_NK: Tensor, b_N: Tensor | None) -> Tensor | None:
     """The result at once, or None where another form has to run: gradients, autocast, tracing, counting, many rows."""
-    if len(x_RK) > MOST or torch.is_grad_enabled() or not x_RK.is_cpu or type(x_RK) is not Tensor:
+    if x_RK.shape[0] > MOST or torch.is_grad_enabled() or not x_RK.is_cpu or type(x_RK) is not Tensor:
         return None
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or counting.active():
         return None
