@@ -50,6 +50,17 @@ def test_to_moves_every_tensor_context_and_layout_included() -> None:
     assert not batch.tokens.is_meta
 
 
+def test_select_takes_rows_everywhere() -> None:
+    context = Batch(tokens_BT=torch.tensor([[4], [5]]))
+    batch = Batch(
+        tokens_BT=torch.tensor([[1, 2], [3, 0]]), layout=Layout(lengths_B=torch.tensor([2, 1])), context=context
+    )
+    picked = batch.select(torch.tensor([1, 1, 0]))
+    assert picked.tokens.tolist() == [[3, 0], [3, 0], [1, 2]]
+    assert picked.layout.lengths_B.tolist() == [1, 1, 2]
+    assert picked.context.tokens.tolist() == [[5], [5], [4]]
+
+
 def test_an_example_is_a_value_that_begins_and_ends_unless_it_is_a_window() -> None:
     example = Example(index=3, tokens=np.array([7, 8]))
     assert (example.opens, example.closes) == (True, True)

@@ -135,3 +135,8 @@ def test_roll_turns_left_padding_into_right_padding_and_back() -> None:
     assert right_BT.tolist() == [[1, 2, 0, 0], [3, 4, 5, 6], [0, 0, 0, 0]]
     assert torch.equal(roll(right_BT, -shift_B), x_BT)
     assert roll(torch.zeros(2, 0), torch.zeros(2, dtype=torch.long)).shape == (2, 0)
+
+
+def test_segments_of_rows_padded_to_the_left_are_refused() -> None:
+    with pytest.raises(ConfigError, match="padded to the right"):
+        segments(Layout(starts_BT=starts("|-"), lengths_B=torch.tensor([1]), side="left"), 2)

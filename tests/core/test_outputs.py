@@ -35,3 +35,11 @@ def test_the_callers_mapping_is_not_changed() -> None:
     assert Outputs(entries).logits.shape == (1,)
     assert callable(entries["logits"])
     assert len(Outputs()) == 0
+
+
+def test_outputs_that_are_added_share_what_was_computed() -> None:
+    calls = []
+    outputs = Outputs({"pooled": lambda: calls.append("pooled") or 2})
+    both = outputs.also({"logits": lambda: outputs["pooled"] + 1})
+    assert (both["pooled"], both["logits"], both["pooled"]) == (2, 3, 2)
+    assert calls == ["pooled"]

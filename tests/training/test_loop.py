@@ -7,18 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from seqloom.core.errors import CheckpointError, Diverged
+from seqloom.comm.world import Alone
+from seqloom.core.errors import CheckpointError, ConfigError, Diverged
 from seqloom.core.sizes import Sizes
 from seqloom.data.batching import Batching
 from seqloom.data.examples import Examples
 from seqloom.data.ragged import Ragged
+from seqloom.mixers.attention.attention import Attention
 from seqloom.models.backbone import Backbone, pattern
 from seqloom.models.causal_lm import CausalLM
 from seqloom.objectives._base import Objective
 from seqloom.objectives.next_token import NextToken
 from seqloom.training import checkpoint
 from seqloom.training.budget import Budget
-from seqloom.training.loop import CHECKPOINT, Interrupted, Loop
+from seqloom.training.loop import CHECKPOINT, Interrupted, Loop, Trained
 from seqloom.training.optimiser import AdamW
 from seqloom.training.prepare import Prepared
 from seqloom.training.run import Run, Stage, Stopping
@@ -84,12 +86,10 @@ def test_accumulated_batches_are_one_large_batch() -> None:
         torch.testing.assert_close(b.model.state_dict()[name], value, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("stop", [1, 5, 7, 11])
-def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Loop(run(), data())
-    whole.run()
+def resumed(recipe: Run, stop: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Loop, Trained]:
+    """Killed before the step after ``stop``, then resumed to the end."""
     monkeypatch.setattr("seqloom.training.loop.CHECKPOINT_SECONDS", -1.0)
-    first = Loop(run(), data(), out=tmp_path)
+    first = Loop(recipe, data(), out=folder)
     one_step = first._one_step
 
     def killed() -> dict[str, float]:
@@ -100,11 +100,45 @@ def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, stop: int, monkeypa
     first._one_step = killed  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="killed"):
         first.run()
-    second = Loop(run(), data(), out=tmp_path)
-    trained = second.run(resume=True)
+    second = Loop(recipe, data(), out=folder)
+    return second, second.run(resume=True)
+
+
+@pytest.mark.parametrize("stop", [1, 5, 7, 11])
+def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Loop(run(), data())
+    whole.run()
+    second, trained = resumed(run(), stop, tmp_path, monkeypatch)
     assert same(weights(whole), weights(second))
     steps = [event["step"] for event in trained.events if event["kind"] == "step"]
     assert steps == list(range(1, 13)), "metrics.jsonl tells one story"
+
+
+@pytest.mark.parametrize("stop", [3, 4, 5, 8, 9])
+def test_stages_are_resumed_at_and_between_their_borders(
+    tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = NextToken.Config()
+    stages = (Stage(objective=plain, freeze=("input.",)), Stage(objective=plain, reset=True))
+    stages = (*stages, Stage(objective=plain, freeze=("head.",)))
+    recipe = run(model=replace(MODEL, tie=False), stages=stages)
+    whole = Loop(recipe, data())
+    whole.run()
+    assert same(weights(whole), weights(resumed(recipe, stop, tmp_path, monkeypatch)[0]))
+
+
+def test_a_run_that_stopped_early_is_not_taken_up_again(tmp_path: Path) -> None:
+    recipe = run(budget=Budget(steps=40), stopping=Stopping(looks=40, patience=2), optimiser=AdamW(lr=0.5))
+    first, second = (Loop(recipe, data(), out=tmp_path) for _ in range(2))
+    before, after = first.run(), second.run(resume=True)
+    assert before.stopped == after.stopped == "early"
+    assert before.taken == after.taken < 40
+    assert same(weights(first), weights(second))
+
+
+def test_the_end_is_saved_without_looks(tmp_path: Path) -> None:
+    Loop(run(stopping=Stopping(looks=0)), data(), out=tmp_path).run()
+    assert checkpoint.load(tmp_path / CHECKPOINT)[1]["step"] == 12
 
 
 def test_resuming_another_run_is_refused(tmp_path: Path) -> None:
@@ -181,6 +215,109 @@ def test_stages_freeze_and_change_the_rate() -> None:
     loop._one_step()
     assert not torch.equal(loop.model.input.embedding.weight, before["input.embedding.weight"])
     assert loop.objective.config.smoothing == 0.1
+
+
+def test_what_is_frozen_does_not_count_in_the_gradient_norm() -> None:
+    plain = NextToken.Config()
+    stages = (Stage(objective=plain), Stage(objective=plain, freeze=("input.",)))
+    loop = Loop(run(model=replace(MODEL, tie=False), stages=stages, budget=Budget(steps=4)), data())
+    loop.steps = 4
+    norms = [loop._one_step()["norm"] for _ in range(3)]
+    own = [p.grad for p in loop.model.parameters() if p.grad is not None and p.requires_grad]
+    seen = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in own])))
+    assert min(norms[-1], 1.0) == pytest.approx(seen, rel=1e-4), "clipping looks at what learns, and at nothing else"
+
+
+def test_measuring_a_budget_leaves_no_parameter_behind() -> None:
+    plain = NextToken.Config()
+    stages = (Stage(objective=plain), Stage(objective=plain, freeze=("input.",)))
+    loop = Loop(run(model=replace(MODEL, tie=False), stages=stages, budget=Budget(seconds=0.3)), data())
+    loop._fix_steps()
+    before = weights(loop)
+    loop._one_step()
+    assert not torch.equal(loop.model.input.embedding.weight, before["input.embedding.weight"])
+
+
+class Half(CausalLM):
+    """A model that keeps its embedding fixed."""
+
+    def __init__(self, sizes: Sizes, config: CausalLM.Config | None = None) -> None:
+        super().__init__(sizes, config)
+        self.input.embedding.weight.requires_grad_(False)
+
+
+def test_what_a_model_keeps_fixed_stays_fixed() -> None:
+    stages = (Stage(objective=NextToken.Config(), freeze=("head.",)), Stage(objective=NextToken.Config()))
+    config = Half.Config(backbone=MODEL.backbone, tie=False)
+    loop = Loop(run(model=config, stages=stages), data())
+    before = weights(loop)
+    loop.run()
+    assert torch.equal(loop.model.input.embedding.weight, before["input.embedding.weight"])
+    assert not torch.equal(loop.model.head.weight, before["head.weight"])
+
+
+def test_a_frozen_name_that_nothing_has_is_refused() -> None:
+    with pytest.raises(ConfigError, match="inptu"):
+        Loop(run(stages=(Stage(objective=NextToken.Config(), freeze=("inptu.",)),)), data())
+
+
+def test_a_model_that_sees_the_future_is_not_asked_for_it() -> None:
+    backbone = replace(MODEL.backbone, mixers=(Attention.Config(heads=2, causal=False),))
+    with pytest.raises(ConfigError, match="NextToken asks what comes next"):
+        Loop(run(model=replace(MODEL, backbone=backbone)), data())
+
+
+def test_an_empty_training_part_is_refused() -> None:
+    nothing = data()
+    nothing.train = nothing.train.select([])
+    with pytest.raises(ConfigError, match="training part is empty"):
+        Loop(run(), nothing)
+
+
+def test_weights_below_one_are_weights_of_a_mean() -> None:
+    """Counts that are fractions divide as they are: halving all weights changes neither loss nor gradient."""
+    config = replace(MODEL, backbone=replace(MODEL.backbone, dropout=0.0))
+    norms = []
+    for factor in (1.0, 1e-3):
+        part = data()
+        tokens = part.train.tokens
+        weight = Ragged.of([np.full(len(row), factor) for row in tokens], np.float32)
+        part.train = Examples(tokens, labels={"weight": weight}, closes=np.zeros(len(tokens), bool))
+        loop = Loop(run(model=config, stopping=Stopping(looks=0)), part)
+        loop.steps = 12
+        values = loop._one_step()
+        norms.append((values["nll"], values["norm"]))
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+class Twice(Alone):
+    """Two processes that see the same."""
+
+    size = 2
+
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        return 2 * tensor
+
+
+def test_figures_are_those_of_all_processes() -> None:
+    one, two = (Loop(run(), data(), world=world) for world in (Alone(), Twice()))
+    one.steps = two.steps = 12
+    assert two._one_step() | {"seconds": 0} == pytest.approx(one._one_step() | {"seconds": 0}, rel=1e-5)
+
+
+def test_memory_is_that_of_the_largest_batch() -> None:
+    recipe = run(batch=Batching(rows=4))
+    loop = Loop(recipe, data())
+    each = []
+    for at in range(len(loop._batches())):
+        loop.cursor, widths = at, loop.data.train.lengths
+        each.append((len(loop._batches()[at][0]) * widths[loop._batches()[at][0]].max(), loop._next_batch()))
+    largest = max(each, key=lambda pair: pair[0])[1]
+    seen = []
+    loop.model.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
+    loop.epoch, loop.cursor = 0, 0
+    loop._training_bytes()
+    assert seen[0] == largest.tokens.shape
 
 
 def test_bf16_trains() -> None:

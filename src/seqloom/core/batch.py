@@ -3,8 +3,9 @@
 Shapes: B rows, T time, C channels.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Self
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -66,15 +67,21 @@ class Batch:
             raise ValueError("this batch has no tokens")
         return self.tokens_BT
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Apply a function to every tensor: those of the layout, the context and the rollouts too."""
+        changed: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                changed[item.name] = change(value)
+            elif isinstance(value, Layout | Batch):
+                changed[item.name] = value.map(change)
+        return replace(self, **changed)
+
     def to(self, device: torch.device | str) -> Self:
         """Move every tensor."""
-        moved = {
-            name: value.to(device, non_blocking=True)
-            for name in ("tokens_BT", "values_BTC", "targets", "weights", "index_B")
-            if (value := getattr(self, name)) is not None
-        }
-        fields = ("lengths_B", "starts_BT", "positions_BT", "parents_BT", "parts_BT")
-        layout = {n: v.to(device, non_blocking=True) for n in fields if (v := getattr(self.layout, n)) is not None}
-        context = None if self.context is None else self.context.to(device)
-        rollouts = None if self.rollouts is None else self.rollouts.to(device)
-        return replace(self, **moved, layout=replace(self.layout, **layout), context=context, rollouts=rollouts)
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def select(self, rows_R: Tensor) -> Self:
+        """Rows in a new order; they may be repeated or left out. Every tensor must have one entry a row."""
+        return self.map(lambda tensor: tensor.index_select(0, rows_R))

@@ -11,8 +11,9 @@
 Shapes: B batch, T columns of this call, S segments. A mixer that cannot honour a field refuses it by name.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Self
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -39,7 +40,8 @@ class Layout:
     """0 = ordinary; tokens of different parts of one set do not see each other. ``part(set, number)`` makes the ids;
     plain numbers 1, 2, ... are the parts of a single set."""
     states_at: tuple[int, ...] | None = None
-    """Record the state after these numbers of columns of this call (1..T), beside the last one."""
+    """Record the state after these numbers of columns of this call (0..T), beside the last one; with padding on
+    the left, columns are counted from each row's first valid one."""
     exchange: Exchange | None = None
     """Neighbours along time; None = the whole sequence is here."""
 
@@ -57,6 +59,12 @@ class Layout:
         """Names of the fields that ask for something."""
         fields = ("lengths_B", "starts_BT", "positions_BT", "parents_BT", "parts_BT", "states_at", "exchange")
         return tuple(name for name in fields if getattr(self, name) is not None)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Apply a function to every tensor."""
+        given = {item.name: getattr(self, item.name) for item in fields(self)}
+        changed: dict[str, Any] = {name: change(value) for name, value in given.items() if isinstance(value, Tensor)}
+        return replace(self, **changed) if changed else self
 
     def valid_BT(self, length: int) -> Tensor | None:
         """True at real positions, or None where all are."""
@@ -163,6 +171,8 @@ def segments(layout: Layout, length: int) -> Segments:
     starts_BT = layout.starts_BT
     if starts_BT is None:
         raise ConfigError("this layout is not packed")
+    if layout.side == "left" and layout.lengths_B is not None:
+        raise ConfigError("segments are found in rows padded to the right")
     rows, device = len(starts_BT), starts_BT.device
     stop_B = torch.full((rows,), length, device=device) if layout.lengths_B is None else layout.lengths_B
     opens_BT = starts_BT & (torch.arange(length, device=device) < stop_B[:, None])

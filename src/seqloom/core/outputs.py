@@ -1,6 +1,7 @@
 """What a model hands out: named, and computed only when somebody looks.
 
-Names in use: logits, hidden (a tuple, one a layer, the embedding first), encoder_states, pooled, attention.
+Names in use: logits, hidden (a tuple, one a layer, the embedding first), encoder_states, pooled, attention, rollouts
+(the outputs on ``batch.rollouts``).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,11 @@ class Outputs(Mapping[str, Any]):
         if name not in self:
             return default
         return self[name]
+
+    def also(self, entries: Mapping[str, Any | Callable[[], Any]]) -> "Outputs":
+        """These outputs with further ones among them."""
+        self._entries.update(entries)
+        return self
 
     def __iter__(self) -> Iterator[str]:
         """Names."""

@@ -53,9 +53,10 @@ class Model(Component, nn.Module):
         raise TypeError(f"{type(self).__name__} has no forward pass")
 
     def run(self, batch: Batch) -> Outputs:
-        """Outputs of a training batch."""
+        """Outputs of a training batch; those of its rollouts, if it has any, as ``rollouts``."""
         outputs, _ = self(batch.tokens_BT, layout=batch.layout, values_BTC=batch.values_BTC, context=batch.context)
-        return outputs
+        rollouts = batch.rollouts
+        return outputs if rollouts is None else outputs.also({"rollouts": lambda: self.run(rollouts)})
 
     def initial_state(self, batch: int, *, capacity: int | None = None) -> State:
         """The state before the first position."""

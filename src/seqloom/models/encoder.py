@@ -66,7 +66,7 @@ class Encoder(Model):
         if self.head is None:
             return outputs, None
         head = self.head
-        return Outputs({**outputs._entries, "logits": lambda: head(self.drop(outputs["pooled"]))}), None
+        return outputs.also({"logits": lambda: head(self.drop(outputs["pooled"]))}), None
 
 
 def pool(h_BTD: Tensor, layout: Layout, how: Literal["mean", "last", "max"] = "mean") -> Tensor:

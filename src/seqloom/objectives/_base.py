@@ -45,11 +45,19 @@ class RolloutSpec(Value):
     every: int = 1
     """Steps between refreshes."""
 
+    def __post_init__(self) -> None:
+        """ConfigError where nothing would be sampled."""
+        if min(self.samples, self.limit, self.every) < 1:
+            raise ConfigError(f"rollouts need samples, limit and every of at least 1, not {self}")
+
 
 class Objective(Component):
     """Base of every objective."""
 
     rollouts: ClassVar[RolloutSpec | None] = None
+    """Samples that ``batch.rollouts`` holds; the model's outputs on them are ``outputs["rollouts"]``."""
+    causal: ClassVar[bool] = False
+    """True where a model that sees what follows a position would only copy the answer."""
     batch_coupled: ClassVar[bool] = False
     """True where a term depends on the other rows of the batch (in-batch negatives)."""
     margin: ClassVar[int] = 0
@@ -76,6 +84,12 @@ class Objective(Component):
         """Rows for a model; examples with the same row number are packed into one row, in order."""
         raise TypeError(f"{type(self).__name__} makes no batches")
 
+    def prompts(self, batch: Batch) -> Batch:
+        """What rollouts continue, for objectives that declare them: each row's first token, under its context."""
+        if batch.layout.starts_BT is not None or batch.layout.side != "right":
+            raise ConfigError("rollouts continue one example a row, padded to the right: train without packed rows")
+        return Batch(tokens_BT=batch.tokens[:, :1], context=batch.context, index_B=batch.index_B)
+
     def count(self, batch: Batch, term: str) -> Tensor:
         """What a term of this batch counts; known before the forward pass, since a step divides by its sum."""
         if batch.weights is None:
@@ -89,10 +103,15 @@ class Objective(Component):
 
 def total(terms: Mapping[str, Term]) -> Tensor:
     """The loss of one batch by itself: weighted sum of the terms' means."""
-    parts = [term.weight * term.sum / term.count.clamp_min(1) for term in terms.values() if term.weight]
+    parts = [term.weight * term.sum / divisor(term.count) for term in terms.values() if term.weight]
     if not parts:
         raise ConfigError("every term of the loss has weight 0: nothing would be learnt")
     return torch.stack(parts).sum()
+
+
+def divisor(count: Tensor) -> Tensor:
+    """What a sum is divided by: its count, which may be a fraction where weights are; 1 where nothing counts."""
+    return torch.where(count > 0, count, 1)
 
 
 class Placed(NamedTuple):

@@ -27,6 +27,8 @@ from seqloom.objectives._base import Objective, Term, place
 class NextToken(Objective):
     """Cross-entropy of every next symbol, the end symbol included."""
 
+    causal = True
+
     @dataclass(frozen=True, kw_only=True)
     class Config(Objective.Config):
         """Options of the loss."""

@@ -6,13 +6,10 @@ Randomness is keyed by (seed, step) and (seed, epoch, example), never by what wa
 and resumed writes the same bytes as one that was not.
 """
 
-import signal
 import statistics
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +20,18 @@ from torch import Tensor, nn
 from seqloom.comm.world import Alone, World
 from seqloom.core.batch import Batch
 from seqloom.core.counting import saved_bytes
-from seqloom.core.errors import CheckpointError, Diverged
+from seqloom.core.errors import ConfigError, Diverged
 from seqloom.core.protocols import Progress, Silent
 from seqloom.core.rng import generator, torch_generator
 from seqloom.data.examples import Examples
 from seqloom.models._base import Model
-from seqloom.training import checkpoint
+from seqloom.objectives._base import divisor
+from seqloom.training._interrupt import polite_interrupt
+from seqloom.training._resume import moments, restore, save, set_moments
+from seqloom.training._totals import Totals
 from seqloom.training.metrics import Metrics
 from seqloom.training.prepare import Prepared
+from seqloom.training.rollout import Rollouts
 from seqloom.training.run import Run, Stage, stage_at
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -90,7 +91,10 @@ class Loop:
         self.stages = run.stages or (Stage(objective=run.objective),)
         self.stage, self.objective = -1, self.stages[0].objective.build()
         self.optimiser = run.optimiser.build(self.model)
+        self.rollouts = Rollouts(run.seed)
+        self._learns = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         self._order: tuple[int, list[Any]] = (-1, [])
+        self._check()
 
     def run(self, *, resume: bool = False) -> Trained:
         """Train to the end of the budget, from the last checkpoint if asked to.
@@ -99,8 +103,8 @@ class Loop:
             Diverged: the loss is not finite; the last good checkpoint stays.
             Interrupted: Ctrl-C, after saving.
         """
-        if resume:
-            self._restore()
+        if resume and self.out is not None and (self.out / CHECKPOINT).exists():
+            restore(self, self.out / CHECKPOINT)
         if not self.step:
             self.memory = self._training_bytes()
         if not self.steps:
@@ -126,15 +130,16 @@ class Loop:
     def _train(self, metrics: Metrics) -> str:
         looks = self._look_steps()
         saved = time.monotonic()
-        with torch.random.fork_rng(devices=[]), _polite_interrupt() as interrupted:
+        with torch.random.fork_rng(devices=[]), polite_interrupt() as interrupted:
             while self.step < self.steps:
+                if self._impatient():  # resumed after its last look
+                    return "early"
                 values = self._one_step()
                 self._report(metrics, values)
-                if self.step in looks and self._look(metrics):
-                    self._save()
-                    return "early"
+                if self.step in looks:
+                    self._look(metrics)
                 late = time.monotonic() - saved > CHECKPOINT_SECONDS
-                if self.step in looks or late or interrupted():
+                if self.step in looks or self.step == self.steps or late or interrupted():
                     self._save()
                     saved = time.monotonic()
                 if interrupted():
@@ -148,12 +153,14 @@ class Loop:
         self.model.train()
         torch.manual_seed(torch_generator(self.recipe.seed, "step", self.step).initial_seed())
         batches = [self._next_batch() for _ in range(self.recipe.accumulate)]
+        with self._autocast():
+            batches = self.rollouts.attach(batches, self.model, self.objective, self.step)
         factor = self.recipe.schedule.factor(self.step, self.steps) * self.stages[self.stage].lr
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * factor
-        sums, counts = self._backward(batches)
+        totals = self._backward(batches)
         norm = self._clip()
-        values = {name: float(value / counts[name].clamp_min(1)) for name, value in sums.items()}
+        values = totals.means(self.world)
         if not all(map(_finite, (*values.values(), norm))):
             raise Diverged(self._diverged(values, norm))
         self.optimiser.step()
@@ -162,24 +169,21 @@ class Loop:
         self.tokens += int(sum(float(batch.weights.count_nonzero()) for batch in batches if batch.weights is not None))
         return {**values, "lr": factor * self.recipe.optimiser.lr, "norm": norm, "seconds": self.seconds}
 
-    def _backward(self, batches: list[Batch]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Gradients of (sum of a term) / (its count over all micro-batches and ranks); sums and counts by name."""
-        totals = {
+    def _backward(self, batches: list[Batch]) -> Totals:
+        """Gradients of (sum of a term) / (its count over all micro-batches and ranks)."""
+        counts = {
             name: self.world.all_reduce(torch.stack([self.objective.count(b, name).float() for b in batches]).sum())
             for name in self.objective.terms
         }
-        sums: dict[str, Tensor] = {}
-        counts: dict[str, Tensor] = {}
-        self.optimiser.zero_grad(set_to_none=True)
+        totals = Totals()
+        self.model.zero_grad(set_to_none=True)  # not the optimiser's alone: what was just frozen still has a gradient
         for batch in batches:
             with self._autocast():
                 terms = self.objective.loss(self.model.run(batch), batch)
-            parts = [t.weight * t.sum / totals[name].clamp_min(1) for name, t in terms.items() if t.weight]
+            parts = [t.weight * t.sum / divisor(counts[name]) for name, t in terms.items() if t.weight]
             torch.stack(parts).sum().backward()
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0) + term.sum.detach()
-                counts[name] = counts.get(name, 0) + term.count.detach()
-        return sums, counts
+            totals.add(terms)
+        return totals
 
     def _clip(self) -> float:
         parameters = [p for p in self.model.parameters() if p.grad is not None]
@@ -208,25 +212,46 @@ class Loop:
         return self._order[1]
 
     def _enter_stage(self) -> None:
-        """Change objective, learning rate and frozen parameters where a new stage begins."""
+        """Enter the stage that the step at hand belongs to, if it is a new one."""
         wanted = stage_at(self.stages, self.step, self.steps)
-        if wanted == self.stage:
-            return
-        stage = self.stages[wanted]
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(not name.startswith(stage.freeze) if stage.freeze else True)
-        self.objective = stage.objective.build()
-        if self.stage >= 0 or stage.freeze:
-            kept = None if stage.reset else self._moments()
-            self.optimiser = self.recipe.optimiser.build(self.model)
-            self._set_moments(kept or {})
-        self.stage = wanted
+        if wanted != self.stage:
+            self.enter(wanted)
 
-    def _look(self, metrics: Metrics) -> bool:
-        """Evaluate on the validation part and keep the best weights; True where patience is at an end."""
+    def enter(self, number: int) -> None:
+        """Change objective, frozen parameters and optimiser to those of a stage; moments stay unless it resets them."""
+        stage = self.stages[number]
+        self._freeze(stage.freeze)
+        self.objective = stage.objective.build()
+        self.rollouts.forget()
+        if self.stage >= 0 or stage.freeze:
+            kept = {} if stage.reset else moments(self.optimiser, self.model)
+            self.optimiser = self.recipe.optimiser.build(self.model)
+            set_moments(self.optimiser, self.model, kept)
+        self.stage = number
+
+    def _freeze(self, prefixes: tuple[str, ...]) -> None:
+        """Let every parameter learn that the model lets learn, but for these."""
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in self._learns and not name.startswith(prefixes))
+
+    def _check(self) -> None:
+        """Refuse what would train without learning, or learn by copying."""
+        names = [name for name, _ in self.model.named_parameters()]
+        for stage in self.stages:
+            unknown = [prefix for prefix in stage.freeze if not any(name.startswith(prefix) for name in names)]
+            if unknown:
+                raise ConfigError(f"no parameter begins with {unknown[0]!r}: nothing to freeze; there are {names}")
+            if stage.objective.owner.causal and not self.model.causal:  # type: ignore[attr-defined]
+                raise ConfigError(
+                    f"{stage.objective.owner.__name__} asks what comes next of a model that sees it: "
+                    f"choose causal mixers, or another objective"
+                )
+        if not len(self.data.train):
+            raise ConfigError("the training part is empty: there is nothing to learn from")
+
+    def _look(self, metrics: Metrics) -> None:
+        """Evaluate on the validation part and keep the best weights."""
         values = self.evaluate(self.data.valid, limit=self.recipe.stopping.examples)
-        if not values:
-            return False
         metrics.add("look", self.step, {**values, "seconds": self.seconds})
         self.progress.advance(0, valid=values["loss"])
         for callback in self.callbacks:
@@ -236,6 +261,9 @@ class Loop:
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         else:
             self.stale += 1
+
+    def _impatient(self) -> bool:
+        """Whether too many looks have brought nothing better."""
         return bool(self.recipe.stopping.patience) and self.stale >= self.recipe.stopping.patience
 
     @torch.no_grad()
@@ -247,22 +275,23 @@ class Loop:
         examples = examples.select(np.linspace(0, len(examples) - 1, count).round().astype(int))
         picked = [self.objective.corrupt(e, generator(self.recipe.seed, "look", e.index)) for e in examples]
         self.model.eval()
-        sums: dict[str, float] = {}
-        counts: dict[str, float] = {}
-        weights: dict[str, float] = {}
+        totals = Totals()
         for indices, rows in self.recipe.batch.epoch(examples.lengths + self.objective.margin, self.recipe.seed, 0):
             batch = self.objective.batch([picked[int(i)] for i in indices], rows=[int(r) for r in rows]).to(self.device)
             with self._autocast():
-                terms = self.objective.loss(self.model.run(batch), batch)
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0.0) + float(term.sum)
-                counts[name] = counts.get(name, 0.0) + float(term.count)
-                weights[name] = term.weight
-        means = {name: sums[name] / max(counts[name], 1.0) for name in sums}
-        return {**means, "loss": sum(weights[name] * means[name] for name in means)}
+                batch = self._with_rollouts(batch, "look")
+                totals.add(self.objective.loss(self.model.run(batch), batch))
+        means = totals.means(self.world)
+        return {**means, "loss": totals.loss(means)}
+
+    def _with_rollouts(self, batch: Batch, why: str) -> Batch:
+        """A batch outside the steps: its rollouts are always new, and drawn by the examples alone."""
+        if self.objective.rollouts is None:
+            return batch
+        return replace(batch, rollouts=self.rollouts.fresh(batch, self.model, self.objective, (why,)))
 
     def _fix_steps(self) -> None:
-        """Turn seconds into steps: measure a few on a throwaway copy, then fix the number and write it down."""
+        """Turn seconds into steps: measure a few, undo them, then fix the number and write it down."""
         budget = self.recipe.budget.seconds or 0.0
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.steps, times = MEASURED, []
@@ -275,18 +304,24 @@ class Loop:
                 times.append(time.perf_counter() - began)
         left = max(0.0, budget - (time.perf_counter() - spent))
         self.model.load_state_dict(before)
+        self._freeze(())  # a later stage may have frozen some: without this the new optimiser would miss them
         self.optimiser = self.recipe.optimiser.build(self.model)
+        self.rollouts.forget()
         self.step, self.stage, self.epoch, self.cursor, self.tokens, self.seconds = 0, -1, 0, 0, 0, 0.0
         self.steps = max(1, int(left / statistics.median(times)))
         if self.out is not None:
             self._save()
 
     def _training_bytes(self) -> int:
-        """Bytes of weights, gradients, both moments, and of what the first batch keeps for its backward pass."""
+        """Bytes of weights, gradients, both moments, and of what the largest batch keeps for its backward pass."""
+        lengths_N = self.data.train.lengths
+        sizes = [len(set(rows)) * int(lengths_N[indices].max()) for indices, rows in self._batches()]
+        self.cursor = int(np.argmax(sizes))
         batch = self._next_batch()
         self.epoch, self.cursor = 0, 0
         self.model.train()
         with torch.random.fork_rng(devices=[]), self._autocast():
+            batch = self._with_rollouts(batch, "size")
             kept = saved_bytes(
                 lambda: [term.sum for term in self.objective.loss(self.model.run(batch), batch).values()]
             )
@@ -317,73 +352,9 @@ class Loop:
 
     def _save(self) -> None:
         """Write the checkpoint that ``resume`` continues from."""
-        if self.out is None:
-            return
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        tensors |= {f"optimiser.{name}": value for name, value in self._moments().items()}
-        names = ("step", "steps", "epoch", "cursor", "tokens", "seconds", "stale", "memory", "stage")
-        meta = {name: getattr(self, name) for name in names}
-        best = None if self.best_loss == float("inf") else self.best_loss
-        checkpoint.save(self.out / CHECKPOINT, tensors, {**meta, "best_loss": best, "run": self.recipe.to_json()})
-
-    def _restore(self) -> None:
-        """Continue from the checkpoint, if there is one; CheckpointError where it belongs to another run."""
-        if self.out is None or not (self.out / CHECKPOINT).exists():
-            return
-        tensors, meta = checkpoint.load(self.out / CHECKPOINT)
-        if meta["run"] != self.recipe.to_json():
-            different = [key for key, value in self.recipe.to_json().items() if meta["run"].get(key) != value]
-            raise CheckpointError(f"{self.out / CHECKPOINT} belongs to another run: {', '.join(different)} differ")
-        for name in ("step", "steps", "epoch", "cursor", "tokens", "seconds", "stale", "memory"):
-            setattr(self, name, meta[name])
-        self.best_loss = float("inf") if meta["best_loss"] is None else meta["best_loss"]
-        self.model.load_state_dict(_under(tensors, "model."))
-        self.best = {name: value.to(self.device) for name, value in _under(tensors, "best.").items()}
-        if meta["stage"] >= 0:
-            self._enter_stage()
-        self._set_moments(_under(tensors, "optimiser."))
-
-    def _moments(self) -> dict[str, Tensor]:
-        """The optimiser's tensors by parameter name."""
-        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
-        return {
-            f"{key}:{names[id(parameter)]}": value
-            for parameter, entries in self.optimiser.state.items()
-            for key, value in entries.items()
-        }
-
-    def _set_moments(self, tensors: dict[str, Tensor]) -> None:
-        parameters = dict(self.model.named_parameters())
-        for label, value in tensors.items():
-            key, _, name = label.partition(":")
-            if parameters[name].requires_grad:
-                self.optimiser.state[parameters[name]][key] = value.to(self.device if key != "step" else "cpu").clone()
+        if self.out is not None:
+            save(self, self.out / CHECKPOINT)
 
 
 def _finite(value: float) -> bool:
     return value - value == 0.0
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-@contextmanager
-def _polite_interrupt() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C asks to stop after the step at hand; the second one stops at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def ask(number: int, frame: Any) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
