@@ -72,7 +72,7 @@ class Terminal:
 
     def progress(self) -> "Display":
         """A live display; use it in a ``with``."""
-        return Display(self.err)
+        return Display(Console(file=sys.stderr, highlight=False))
 
 
 class Display:

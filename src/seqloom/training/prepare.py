@@ -64,15 +64,12 @@ def prepare(
     whole = run.data.read() if sequences is None else sequences
     whole, cut = _divided(run.data, whole)
     parts, notes = dict(zip(PARTS, cut.parts(whole), strict=True)), list(cut.notes)
-    if tokenizer is None and run.tokenizer is None:
-        raise ConfigError(f"a run over {whole.kind} needs a tokenizer")
     if run.task == "classify":
         parts = {name: _labelled(part, name, notes) for name, part in parts.items()}
     if not len(parts["train"]):
         raise DataError("holds nothing to learn from", file=whole.source, mend="It needs at least one sequence.")
     if tokenizer is None:
-        tokenizer = run.tokenizer.build()
-        tokenizer.fit(parts["train"])
+        tokenizer = _learnt(run, parts["train"])
     if run.task == "classify" and not classes:
         classes = _classes(parts["train"])
     encoded = {name: _examples(part, tokenizer, classes) for name, part in parts.items()}
@@ -110,6 +107,15 @@ def _divided(source: FileSource, whole: Sequences) -> tuple[Sequences, Split]:
     given = np.arange(len(whole), len(whole) + len(test))
     joined = Sequences.join([whole, test])
     return joined, split(joined, "given", source.fractions, seed=source.split_seed, test=given)
+
+
+def _learnt(run: Run, train: Sequences) -> Tokenizer:
+    """The run's tokenizer with the vocabulary of the training part."""
+    if run.tokenizer is None:
+        raise ConfigError(f"a run over {train.kind} needs a tokenizer")
+    tokenizer: Tokenizer = run.tokenizer.build()
+    tokenizer.fit(train)
+    return tokenizer
 
 
 def _labelled(part: Sequences, name: str, notes: list[str]) -> Sequences:
