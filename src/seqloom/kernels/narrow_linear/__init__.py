@@ -3,8 +3,8 @@
     y_rn = sum_k x_rk w_nk + b_n
 
 With few rows the time is that of reading the weights once, and matrix libraries, which are made for many rows, take
-several times as long: measured for float32 weights of 21 MB on one thread, 1.6 ms for torch's linear and 0.35 ms for
-the loop here at one row, 2.5 ms and 1.0 ms at eight.
+several times as long: measured for float32 weights of 21 MB on one thread, 1.7 ms for torch's linear and 0.6 ms for
+the loop here at one row, 2.7 ms and 1.2 ms at eight.
 
 ``narrow_linear_now`` is the same without the price of a custom op (45 to 100 us a call); layers/linear.py asks it
 first.
