@@ -51,7 +51,7 @@ bench: .venv/dev.stamp  ## time everything that is green
 	$(BIN)/python benchmarks/run.py
 
 claims: .venv/base.stamp  ## run the claims whose results are stale
-	$(BIN)/seqloom claim all
+	$(BIN)/seqloom claim all --stale
 
 changelog: .venv/dev.stamp  ## fold changes/ into CHANGELOG.md; VERSION=0.2.0
 	$(BIN)/towncrier build --yes --version $(VERSION)

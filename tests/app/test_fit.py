@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -20,10 +19,11 @@ from seqloom.training.source import FileSource
 def test_models_are_of_one_size(mixers, task):
     facts = Facts(symbols=20_000, longest=60, sizes=Sizes(vocabulary=200, classes=3), task=task)
     shape = shape_for(facts)
-    layers = 4 if "*" in mixers else shape.layers
-    reference = parameters_of(model_of("attention", facts, replace(shape, layers=layers)), facts.sizes)
+    reference = parameters_of(model_of("attention", facts, shape), facts.sizes)
     got = parameters_of(model_of(mixers, facts, shape), facts.sizes)
-    assert got == pytest.approx(reference, rel=0.12)
+    assert got == pytest.approx(
+        reference, rel=0.2 if "," in mixers else 0.12
+    )  # more layers, coarser steps of the width
 
 
 def test_bigger_data_get_bigger_models():

@@ -43,6 +43,16 @@ def test_scores_are_the_sum_of_the_steps(fitted):
     assert fitted.surprise([word])["bits"].sum() == pytest.approx(row["bits"])
 
 
+def test_a_state_can_be_gone_on_from_twice(cycles):
+    from seqloom.app.fit import fit
+
+    model = fit(cycles, "attention", budget="2steps")
+    first = model.step("a")
+    one = model.step("b", first.state)
+    model.step("c", first.state)
+    assert model.step("c", one.state).probabilities == model.step("c", model.step("b", first.state).state).probabilities
+
+
 def test_order_and_batch_change_nothing(fitted, cycles):
     whole = fitted.score(cycles)
     backwards = fitted.score(cycles.select(np.arange(len(cycles))[::-1]))

@@ -20,6 +20,7 @@ def test_json_has_the_baseline_and_every_model(log, folder, answered):
     assert rows["ngram"]["seeds"] == 1
     assert got["split"]["how"] == "time"
     assert (folder / "best" / "model.safetensors").is_file()
+    assert "is best with" in (folder / "report.html").read_text()
     assert "# " in (folder / "best" / "card.md").read_text()
 
 

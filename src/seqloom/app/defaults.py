@@ -14,7 +14,7 @@ The width is that of attention; every other mixer gets the width, a multiple of 
 closest number of parameters, so that a comparison is one of mechanisms and not of sizes.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 
 import torch
@@ -77,12 +77,10 @@ def shape_for(facts: Facts) -> Shape:
 
 def model_of(mixers: str, facts: Facts, shape: Shape) -> Component.Config:
     """A language model or an encoder over a pattern of mixers, with as many parameters as attention would have."""
-    kinds = pattern(mixers)
     if mixers == "attention":
         return _model(mixers, facts, shape, shape.width)
-    layers = max(shape.layers, len(kinds))
-    target = parameters_of(_model("attention", facts, replace(shape, layers=layers), shape.width), facts.sizes)
-    widths = range(max(8, shape.width // 2), shape.width * 2 + 1, 8)
+    target = parameters_of(_model("attention", facts, shape, shape.width), facts.sizes)
+    widths = range(max(8, shape.width // 4), shape.width * 2 + 1, 8)
     sized = [(abs(count - target), width) for width in widths if (count := _count(mixers, facts, shape, width))]
     if not sized:
         raise ConfigError(f"no width from {widths[0]} to {widths[-1]} suits {mixers!r}")

@@ -259,7 +259,7 @@ class Fitted:
             state = stepper.start(Batch(index_B=torch.zeros(1, dtype=torch.long)))
             opening = [SPECIALS.bos]
         else:
-            opening = []
+            state, opening = state.fork(), []  # the caller may go on from the old one in another way
         ids = opening + ([] if symbol is None else self._ids_of(symbol))
         if not ids:
             raise ConfigError("nothing to feed: give a symbol, or begin anew without a state")

@@ -72,7 +72,7 @@ class Terminal:
 
     def progress(self) -> "Display":
         """A live display; use it in a ``with``."""
-        return Display(Console(file=sys.stderr, highlight=False))
+        return Display(Console(file=sys.stderr, highlight=False, width=None if sys.stderr.isatty() else WIDTH))
 
 
 class Display:

@@ -1,6 +1,7 @@
 """Train several models on a file and say which differences are larger than the noise."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqloom.cli._flags import Data, DataFlags, File, Folder, Split, Task
@@ -43,7 +44,7 @@ class Compare:
     save_best: Folder = None
     """Save the best model here."""
     report: File = None
-    """Write a self-contained HTML page."""
+    """The self-contained HTML page; default: report.html in the folder --out."""
     hide_sequences: bool = False
     """Keep raw data out of the report."""
     device: str = "auto"
@@ -56,6 +57,7 @@ class Compare:
         """Compare and report."""
         terminal = Terminal(as_json=self.json)
         source = self.data.source(self.file, split=self.split, test=self.test)
+        out = self.out or f"{source.name}-compare"
         names = [name.strip().replace("+", ",") for name in self.models.split(",") if name.strip()]
         from seqloom.app.compare import compare
 
@@ -66,7 +68,7 @@ class Compare:
                 task=self.task,
                 budget=self.budget,
                 seeds=self.seeds,
-                out=self.out or f"{source.name}-compare",
+                out=out,
                 device=self.device,
                 progress=progress,
             )
@@ -77,10 +79,10 @@ class Compare:
             terminal.note(note)
         if self.save_best is not None:
             terminal.say(f"saved {found.best.name} in {found.save_best(self.save_best)}/")
-        if self.report is not None:
-            from seqloom.app.report import write
+        from seqloom.app.report import write
 
-            terminal.say(f"report: {write(found, self.report, hide_sequences=self.hide_sequences)}")
+        page = write(found, self.report or Path(out) / "report.html", hide_sequences=self.hide_sequences)
+        terminal.say(f"report: {page}")
         return 0 if any(entry.row is not None for entry in found.entries if not entry.baseline) else 2
 
 
