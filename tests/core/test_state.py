@@ -23,7 +23,7 @@ def cell(*values: float, length: int = 0) -> Cell:
 def recorded() -> Cell:
     """Two rows with states at lengths 1, 2 and 4; now at 5."""
     points = [cell(10.0 + n, 20.0 + n, length=n) for n in (1, 2, 4)]
-    return replace(cell(15.0, 25.0, length=5), trail=State.record(points))
+    return cell(15.0, 25.0, length=5).recorded(points)
 
 
 def model_states(layer: State) -> States:
@@ -84,7 +84,7 @@ def test_a_row_can_stay_at_its_last_state() -> None:
 
 def test_packed_rows_go_back_within_their_last_segment() -> None:
     points = [cell(1.0, length=2), cell(2.0, length=1), cell(3.0, length=2)]  # a new segment began after the first
-    state = replace(cell(4.0, length=3), trail=State.record(points))
+    state = cell(4.0, length=3).recorded(points)
     assert state.rollback(torch.tensor([1])).h_BD[0, 0] == 3.0
 
 
@@ -114,3 +114,39 @@ def test_map_reaches_tuples() -> None:
     state = Stack(levels=(torch.ones(2), torch.ones(2, 5)), length_B=torch.zeros(2))
     assert [len(level) for level in state.select(torch.tensor([0])).levels] == [1, 1]
     assert state.nbytes == 4 * (2 + 10 + 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nest(State):
+    """A state with others inside, as wrapping mixers have."""
+
+    inner: Cell
+    levels: tuple[Tensor, ...]
+    by_name: dict[str, Tensor]
+    scale: int = 2
+
+
+def nest(value: float, length: int) -> Nest:
+    inner = cell(value, value + 100, length=length)
+    tensors = (torch.full((2, 1), value), torch.full((2, 4), -value))
+    return Nest(inner=inner, levels=tensors, by_name={"a": torch.full((2,), 10 * value)}, length_B=inner.length_B)
+
+
+def test_nested_states_tuples_and_dicts_go_back_too() -> None:
+    state = nest(3.0, 3).recorded([nest(1.0, 1), nest(2.0, 2)])
+    for whole in (state, state.select(torch.tensor([0, 1])), state.fork()):
+        back = whole.rollback(torch.tensor([2, 0]))
+        assert back.length_B.tolist() == back.inner.length_B.tolist() == [1, 3]
+        assert back.inner.h_BD[:, 0].tolist() == [1.0, 103.0]
+        assert [level[:, 0].tolist() for level in back.levels] == [[1.0, 3.0], [-1.0, -3.0]]
+        assert back.by_name["a"].tolist() == [10.0, 30.0]
+        assert (back.scale, back.trail, back.inner.trail) == (2, None, None)
+    assert state.nbytes == nest(3.0, 3).nbytes
+
+
+def test_rows_of_two_states_make_one() -> None:
+    mixed = nest(1.0, 1).where(torch.tensor([True, False]), nest(5.0, 7))
+    assert mixed.length_B.tolist() == mixed.inner.length_B.tolist() == [1, 7]
+    assert mixed.inner.h_BD[:, 0].tolist() == [1.0, 105.0]
+    assert [level[:, 0].tolist() for level in mixed.levels] == [[1.0, 5.0], [-1.0, -5.0]]
+    assert mixed.by_name["a"].tolist() == [10.0, 50.0]

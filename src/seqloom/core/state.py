@@ -6,7 +6,7 @@ Shapes: B batch rows, R recorded points. Every tensor's first axis is the batch;
 positions that each row has consumed. Reordering, moving, counting bytes and going back are written once here.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -21,7 +21,8 @@ class Trail:
     """Earlier states, recorded where the layout's ``states_at`` asked; field name -> (B, R, ...)."""
 
     length_BR: Tensor
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Any]
+    """Tensors, or tuples and dicts of them; nested states have trails of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,20 +89,45 @@ class State:
         point_B = _point(length_BR, self.length_B - n_B)
         rows_B = torch.arange(len(point_B), device=point_B.device)
         earlier = {
-            name: torch.cat([tensor, getattr(self, name)[:, None]], 1)[rows_B, point_B]
-            for name, tensor in self.trail.tensors.items()
+            name: _join(
+                [recorded, getattr(self, name)],
+                lambda pair: torch.cat([pair[0], pair[1][:, None]], 1)[rows_B, point_B],
+                lambda pair: pair[1].rollback(n_B),
+            )
+            for name, recorded in self.trail.tensors.items()
         }
         return replace(self, **earlier, length_B=self.length_B - n_B, trail=None)
 
-    @classmethod
-    def record(cls, states: "list[Self]") -> Trail:
-        """Stack states of successive points into a trail."""
-        length_BR = torch.stack([state.length_B for state in states], 1)
-        names = [name for name in states[0].tensors() if name != "length_B"]
-        return Trail(
-            length_BR=length_BR,
-            tensors={name: torch.stack([getattr(state, name) for state in states], 1) for name in names},
-        )
+    def recorded(self, points: Sequence[Self]) -> Self:
+        """This state with a trail of earlier ones; nested states record by themselves."""
+        if not points:
+            return self
+        own = {name: [getattr(p, name) for p in (*points, self)] for name in self._parts()}
+        stacked = {
+            name: _join(values[:-1], lambda several: torch.stack(several, 1), lambda several: None)
+            for name, values in own.items()
+        }
+        inside = {
+            name: _join(values, lambda several: several[-1], lambda several: several[-1].recorded(several[:-1]))
+            for name, values in own.items()
+        }
+        length_BR = torch.stack([point.length_B for point in points], 1)
+        return replace(self, **inside, trail=Trail(length_BR=length_BR, tensors=stacked))
+
+    def where(self, keep_B: Tensor, other: Self) -> Self:
+        """Rows of this state where ``keep_B``, of another one elsewhere."""
+
+        def choose(pair: list[Tensor]) -> Tensor:
+            return torch.where(keep_B.view(-1, *[1] * (pair[0].ndim - 1)), *pair)
+
+        pairs = {name: [getattr(self, name), getattr(other, name)] for name in ("length_B", *self._parts())}
+        chosen = {name: _join(p, choose, lambda pair: pair[0].where(keep_B, pair[1])) for name, p in pairs.items()}
+        return replace(self, **chosen, trail=None)
+
+    def _parts(self) -> list[str]:
+        """Fields that hold tensors or states somewhere, the length and the trail left out."""
+        names = [item.name for item in fields(self) if item.name not in ("length_B", "trail")]
+        return [name for name in names if _leaves(getattr(self, name))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +170,20 @@ def _map(value: Any, change: Callable[[Tensor], Tensor], within: Callable[[State
     if isinstance(value, tuple):
         return tuple(_map(item, change, within) for item in value)
     return value
+
+
+def _join(values: list[Any], leaf: Callable[[list[Any]], Any], within: Callable[[list[Any]], Any]) -> Any:
+    """Trees of one shape as one: ``leaf`` of their tensors, ``within`` of their states, the rest as in the last."""
+    last = values[-1]
+    if isinstance(last, Tensor):
+        return leaf(values)
+    if isinstance(last, State):
+        return within(values)
+    if isinstance(last, Mapping):
+        return {key: _join([value[key] for value in values], leaf, within) for key in last}
+    if isinstance(last, tuple):
+        return tuple(_join(list(items), leaf, within) for items in zip(*values, strict=True))
+    return last
 
 
 def _leaves(value: Any) -> list[Tensor]:

@@ -146,6 +146,8 @@ class Mixer(Component, nn.Module):
             return self._handed_on(x_BTD, state, replace(layout, exchange=None), context, layout.exchange)
         if x_BTD.shape[0] == 0 or x_BTD.shape[1] == 0:
             return x_BTD, state
+        if state is not None and state.trail is not None:
+            state = replace(state, trail=None)  # it tells of earlier calls, and of packed rows' earlier segments
         if layout.side == "left" and layout.lengths_B is not None:
             y_BTD, state = self._from_left(x_BTD, state, layout, context)
         else:
@@ -227,13 +229,7 @@ class Mixer(Component, nn.Module):
 
     def _segment_states(self, state: State, at: Segments) -> State:
         """The row's state where a segment goes on from it, an empty one elsewhere."""
-        empty = self.initial_state(len(at.row_S)).tensors()
-        given = state.select(at.row_S)
-        kept: dict[str, Any] = {}
-        for name, value in given.tensors().items():
-            keep_S = at.continues_S.view(-1, *[1] * (value.ndim - 1))
-            kept[name] = torch.where(keep_S, value, empty[name])
-        return replace(given, **kept)
+        return state.select(at.row_S).where(at.continues_S, self.initial_state(len(at.row_S)))
 
     def _recorded(
         self, x_BTD: Tensor, state: State | None, layout: Layout, context: Tensor | None
@@ -255,4 +251,4 @@ class Mixer(Component, nn.Module):
                 points.append(state)
         if state is None:
             raise ConfigError(f"{type(self).__name__} returned no state")
-        return torch.cat(pieces, 1), replace(state, trail=State.record([replace(p, trail=None) for p in points]))
+        return torch.cat(pieces, 1), state.recorded(points)

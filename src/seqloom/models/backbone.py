@@ -127,7 +127,7 @@ class Backbone(Component, nn.Module):
     @property
     def causal(self) -> bool:
         """True where no mixer sees the future."""
-        return all(block.mixer.config.traits().causal in ("exact", "fft") for block in self.layers)
+        return all(block.mixer.can.causal in ("exact", "fft") for block in self.layers)
 
     def initial_state(self, batch: int, *, capacity: int | None = None) -> States:
         """The state of every layer before the first position."""
@@ -141,7 +141,7 @@ class Backbone(Component, nn.Module):
         hidden, layers = [x_BTD], {}
         for number, block in enumerate(self.layers):
             before = None if state is None else state.layers[str(number)]
-            attends = context is not None and block.mixer.config.traits().context
+            attends = context is not None and block.mixer.can.context
             x_BTD, after = block(x_BTD, before, layout, context if attends else None)
             hidden.append(x_BTD)
             if after is not None:
