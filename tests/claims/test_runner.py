@@ -71,6 +71,18 @@ def test_nan_never_holds() -> None:
     assert not any(Finding("x", float("nan"), op, 0.0).holds for op in ("==", ">=", "<=", ">", "<"))
 
 
+def test_a_figure_that_is_not_finite_fails_its_finding_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undefined = Count(lambda seed: {"growth": float("nan"), "seed": float("inf")})
+    monkeypatch.setattr(ConstantState, "arm", lambda self, config: undefined)
+    result = run_claim(ConstantState(), seeds=(0,), out=tmp_path, cache=tmp_path / "cache")
+    assert [finding.holds for finding in result.findings] == [False, False, False]
+    document = json.loads((tmp_path / "test_runner.json").read_text())
+    assert document["arms"]["attention"] == {"growth": [None], "seed": [None]}
+    assert not (tmp_path / "cache").exists()
+
+
 def test_what_is_no_comparison_is_refused() -> None:
     with pytest.raises(ConfigError):
         Finding("x", 1.0, "~", 1.0)

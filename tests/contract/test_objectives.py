@@ -1,11 +1,14 @@
 """Every discovered objective obeys the contract."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from seqloom.core import discovery
 from seqloom.core.batch import Example
+from seqloom.core.errors import ConfigError
 from seqloom.core.outputs import Outputs
 from seqloom.core.sizes import Sizes
 from seqloom.models.backbone import Backbone, pattern
@@ -57,3 +60,12 @@ def test_the_contract_catches_a_model_that_leaks_across_packed_examples() -> Non
     with pytest.raises(AssertionError, match="packing"):
         check_packing(discovery.get("objectives", "next_token")(), examples(), leaks)
     assert torch.is_tensor(leaks(discovery.get("objectives", "next_token")().batch(examples())).logits)
+
+
+@pytest.mark.parametrize("name", ["next_token", "classify"])
+@pytest.mark.parametrize("extra", ["values", "context"])
+def test_what_an_objective_does_not_read_is_not_left_out_without_a_word(name: str, extra: str) -> None:
+    first = examples()[0]
+    given = {"values": np.zeros((3, 1), np.float32), "context": first}[extra]
+    with pytest.raises(ConfigError, match=f"{name} reads symbols alone"):
+        discovery.get("objectives", name)().batch([replace(first, **{extra: given})])

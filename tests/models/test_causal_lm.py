@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from seqloom.core.batch import Batch
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import Layout
 from seqloom.core.protocols import Stepper
@@ -10,6 +11,7 @@ from seqloom.core.state import State
 from seqloom.mixers.attention.attention import Attention
 from seqloom.models.backbone import Backbone, pattern
 from seqloom.models.causal_lm import CausalLM
+from seqloom.models.encoder import Encoder
 
 SIZES = Sizes(vocabulary=13, channels=2)
 
@@ -106,3 +108,22 @@ def test_a_model_that_sees_the_future_cannot_step():
     assert not lm.causal
     with pytest.raises(ConfigError):
         lm.step(tokens(), lm.start)
+
+
+def test_pads_may_lie_beyond_the_last_learned_position():
+    lm, ids = model(positions=4), tokens(2, 6)
+    layout = Layout(lengths_B=torch.tensor([4, 2]))
+    assert_close(lm(ids, layout=layout)[0].logits[0, :4], lm(ids[:1, :4])[0].logits[0])
+    with pytest.raises(ConfigError, match="position 4"):
+        lm(ids, layout=Layout(lengths_B=torch.tensor([5, 2])))
+
+
+def test_a_context_is_not_left_out_without_a_word():
+    batch = Batch(tokens_BT=tokens(), context=Batch(tokens_BT=tokens()))
+    with pytest.raises(ConfigError, match="context"):
+        model().run(batch)
+    with pytest.raises(ConfigError, match="context"):
+        model().start(batch)
+    encoder = Encoder(Sizes(vocabulary=13, classes=2), Encoder.Config(backbone=Backbone.Config(width=8, layers=1)))
+    with pytest.raises(ConfigError, match="context"):
+        encoder.run(batch)

@@ -12,6 +12,8 @@ from seqloom.training.budget import Budget, parse
         ("60s", Budget(seconds=60)),
         ("1.5m", Budget(seconds=90)),
         ("1h", Budget(seconds=3600)),
+        ("1000h", Budget(seconds=3_600_000)),
+        ("61.25s", Budget(seconds=61.25)),
         ("2000steps", Budget(steps=2000)),
         ("1 step", Budget(steps=1)),
     ],

@@ -7,6 +7,7 @@ schema, id, version, machine, date, code hash, seeds, arms {arm: {metric: [one a
 import datetime
 import inspect
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -128,8 +129,8 @@ def _arm(subject: Claim, claim: str, arm: str, what: Run | Count, seed: int, cac
         return read_json(path)
     got = what.measure(seed) if isinstance(what, Count) else measure(replace(what, seed=seed))
     metrics = {metric: float(value) for metric, value in got.items()}
-    if path is not None:
-        write_json(path, metrics)
+    if path is not None and all(map(math.isfinite, metrics.values())):
+        write_json(path, metrics)  # what is not a number has no JSON form, and is worth another look anyway
     return metrics
 
 
@@ -173,4 +174,13 @@ def _document(
         "arms": arms,
         "findings": [asdict(finding) for finding in findings],
     }
-    return json.loads(json.dumps(document, allow_nan=False))
+    return json.loads(json.dumps(_finite(document), allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """None in place of what is not finite: JSON has no other word for it, and the finding fails all the same."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -64,6 +64,7 @@ class Model(Component, nn.Module):
 
     def start(self, batch: Batch, *, capacity: int | None = None) -> State:
         """A decoding state for the rows of a batch; no token is consumed."""
+        self.refuse(batch.context)
         return self.initial_state(len(batch), capacity=capacity)
 
     def step(self, tokens_Bq: Tensor, state: State, *, layout: Layout | None = None) -> tuple[Tensor, State]:
@@ -79,6 +80,11 @@ class Model(Component, nn.Module):
         if after is None:
             raise ConfigError(f"{type(self).__name__} returned no state")
         return outputs, after
+
+    def refuse(self, context: Batch | None) -> None:
+        """ConfigError where a model of one sequence is given a second one: it would be left out without a word."""
+        if context is not None:
+            raise ConfigError(f"{type(self).__name__} reads one sequence: it cannot attend to a context")
 
     @property
     def device(self) -> torch.device:

@@ -43,7 +43,9 @@ class Input(nn.Module):
         if self.position is not None:
             rows, length = x_BTD.shape[:2]
             start_B = before_B if before_B is not None else torch.zeros(rows, dtype=torch.long, device=x_BTD.device)
-            where_BT = layout.where_BT(length, start_B)
+            where_BT, valid_BT = layout.where_BT(length, start_B), layout.valid_BT(length)
+            if valid_BT is not None:
+                where_BT = where_BT.masked_fill(~valid_BT, 0)  # pads may lie beyond the last position
             if length and int(where_BT.max()) >= self.position.num_embeddings:
                 raise ConfigError(
                     f"position {int(where_BT.max())} lies beyond the {self.position.num_embeddings} learned positions"

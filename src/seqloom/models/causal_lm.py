@@ -73,6 +73,7 @@ class CausalLM(Model):
         """Outputs ``logits`` (B, T, V) and ``hidden``; the logits are computed when somebody looks."""
         if state is not None and not isinstance(state, States):
             raise ConfigError("this is not a state of a CausalLM")
+        self.refuse(context)
         before_B = None if state is None else state.length_B
         x_BTD = self.input(tokens_BT, layout=layout, before_B=before_B, values_BTC=values_BTC)
         hidden, after = self.backbone(x_BTD, state, layout=layout)

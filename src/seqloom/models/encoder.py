@@ -60,6 +60,7 @@ class Encoder(Model):
         """Outputs ``hidden``, ``pooled`` (B, D) and, with a head, ``logits`` (B, classes)."""
         if state is not None:
             raise ConfigError("an encoder reads whole sequences: it takes no state")
+        self.refuse(context)
         x_BTD = self.input(tokens_BT, layout=layout, before_B=None, values_BTC=values_BTC)
         hidden, _ = self.backbone(x_BTD, layout=layout)
         outputs = Outputs({"hidden": hidden, "pooled": partial(pool, hidden[-1], layout, self.config.pool)})

@@ -123,6 +123,14 @@ class Placed(NamedTuple):
     packed: bool
 
 
+def tokens_alone(examples: Sequence[Example], name: str) -> None:
+    """ConfigError where examples hold what an objective over symbols would leave out without a word."""
+    for example in examples:
+        if example.values is not None or example.context is not None:
+            what = "real channels" if example.values is not None else "a second sequence"
+            raise ConfigError(f"{name} reads symbols alone: example {example.index} has {what} too")
+
+
 def place(widths: Sequence[int], rows: Sequence[int] | None) -> Placed:
     """Put examples one after another into their rows; without ``rows``, one a row."""
     width_E = np.asarray(widths, dtype=np.int64)

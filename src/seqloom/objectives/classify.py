@@ -17,7 +17,7 @@ from seqloom.core.batch import Batch, Example
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import Layout
 from seqloom.core.outputs import Outputs
-from seqloom.objectives._base import Objective, Term, place
+from seqloom.objectives._base import Objective, Term, place, tokens_alone
 
 
 class Classify(Objective):
@@ -34,6 +34,7 @@ class Classify(Objective):
 
     def batch(self, examples: Sequence[Example], *, rows: Sequence[int] | None = None) -> Batch:
         """Right-padded rows, packed where row numbers repeat; targets (E,) in order of rows and columns."""
+        tokens_alone(examples, "classify")
         at = place([len(example.tokens) + 2 for example in examples], rows)
         shape = (len(at.lengths_B), int(at.lengths_B.max(initial=0)))
         tokens_BT = np.full(shape, self.specials.pad, dtype=np.int64)

@@ -21,7 +21,7 @@ from seqloom.core.batch import Batch, Example
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import Layout
 from seqloom.core.outputs import Outputs
-from seqloom.objectives._base import Objective, Term, place
+from seqloom.objectives._base import Objective, Term, place, tokens_alone
 
 
 class NextToken(Objective):
@@ -38,6 +38,7 @@ class NextToken(Objective):
 
     def batch(self, examples: Sequence[Example], *, rows: Sequence[int] | None = None) -> Batch:
         """Right-padded rows, packed where row numbers repeat; an example's weights are its label ``weight`` if any."""
+        tokens_alone(examples, "next_token")
         at = place([len(e.tokens) - (not e.opens) + e.closes for e in examples], rows)
         shape = (len(at.lengths_B), int(at.lengths_B.max(initial=0)))
         tokens_BT, targets_BT = (np.full(shape, self.specials.pad, dtype=np.int64) for _ in range(2))

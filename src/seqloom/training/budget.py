@@ -29,7 +29,9 @@ class Budget(Value):
 
     def __str__(self) -> str:
         """As it is written on the command line."""
-        return f"{self.steps}steps" if self.steps is not None else f"{self.seconds:g}s"
+        if self.steps is not None:
+            return f"{self.steps}steps"
+        return f"{self.seconds:f}".rstrip("0").rstrip(".") + "s"
 
 
 def parse(text: str) -> Budget:

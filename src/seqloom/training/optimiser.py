@@ -33,7 +33,7 @@ class AdamW(Value):
     def build(self, model: nn.Module) -> torch.optim.AdamW:
         """The optimiser of a model; each group keeps its own peak as ``peak``."""
         groups = [
-            {"params": params, "peak": min(lr or self.lr, self.lr), "weight_decay": decay}
+            {"params": params, "peak": self.lr if lr is None else min(lr, self.lr), "weight_decay": decay}
             for (lr, decay), params in self._groups(model).items()
         ]
         for group in groups:

@@ -1,7 +1,7 @@
 """Learning rate over a run: linear warm-up, then cosine decay to a floor.
 
-    lr(s) = peak * s / warmup                                           s <= warmup
-    lr(s) = peak * (floor + (1 - floor) (1 + cos(pi (s - warmup) / (steps - warmup))) / 2)
+    lr(s) = peak * (s + 1) / warmup                                     s = 0 .. warmup - 1
+    lr(s) = peak * (floor + (1 - floor) (1 + cos(pi (s - warmup) / (steps - warmup))) / 2)    s = warmup .. steps - 1
 
 Source: Loshchilov and Hutter, "SGDR", 2017, arXiv:1608.03983, equation 5 without restarts.
 """
@@ -19,7 +19,7 @@ class Schedule(Value):
     warmup: float = 0.1
     """Share of the run that the linear warm-up takes."""
     floor: float = 0.02
-    """Factor at the end of the run; 1 = constant after the warm-up."""
+    """Factor that is reached when the last step is done; 1 = constant after the warm-up."""
 
     def factor(self, step: int, steps: int) -> float:
         """Factor of the step with this number (from 0) of a run with so many steps."""
