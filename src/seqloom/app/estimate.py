@@ -49,7 +49,7 @@ class Cost:
         ]
 
 
-def estimate(loaded: Loaded, model: str, *, budget: str = "60s", device: str = "auto") -> Cost:
+def estimate(loaded: Loaded, model: str, *, budget: str = "45s", device: str = "auto") -> Cost:
     """Time a few steps and count one; nothing is saved."""
     run = loaded.run(model, budget=budget)
     if not is_neural(run.model):

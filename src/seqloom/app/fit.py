@@ -44,7 +44,7 @@ def fit(
     model: str | None = None,
     *,
     task: str = "auto",
-    budget: str = "60s",
+    budget: str = "45s",
     seed: int = 7,
     out: str | Path | None = None,
     resume: bool = False,
@@ -60,7 +60,7 @@ def fit(
         model: A recipe, a classical model, a mixer, or a hybrid such as ``s4d*3,attention``; None = attention, or
             the model of ``start``.
         task: next, classify, or auto: classify where there are labels.
-        budget: ``60s`` or ``2000steps``; seconds are turned into steps once, and written down.
+        budget: ``45s`` or ``2000steps``; seconds are turned into steps once, and written down.
         seed: Of the weights and the order of the data.
         out: Folder of the model; None keeps it in memory.
         resume: Go on from the last checkpoint in ``out``, or take the finished model there.

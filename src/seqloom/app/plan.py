@@ -43,7 +43,7 @@ class Loaded:
     notes: list[str] = field(default_factory=list)
     """Guesses about the file."""
 
-    def run(self, name: str, *, budget: str | Budget = "60s", seed: int = 7) -> Run:
+    def run(self, name: str, *, budget: str | Budget = "45s", seed: int = 7) -> Run:
         """The run of a model by its name. ConfigError names the models that there are."""
         parsed = parse(budget) if isinstance(budget, str) else budget
         base = replace(self.base, budget=parsed, seed=seed)

@@ -41,16 +41,17 @@ def _chart(title: str, figure: go.Figure, about: str) -> dict[str, Any]:
 
 def _learning(found: "Comparison", entries: list["Entry"]) -> go.Figure:
     figure = go.Figure()
-    for number, entry in enumerate(entries):
+    for entry in entries:
+        number = found.entries.index(entry)
         for k, looks in enumerate(_looks(entry)):
             figure.add_scatter(
                 x=[look["seconds"] for look in looks],
                 y=[look["nll"] / math.log(2) for look in looks],
                 mode="lines+markers",
-                name=entry.name,
+                name=_plain(entry.name),
                 legendgroup=entry.name,
                 showlegend=k == 0,
-                line={"color": _colour(number), "dash": DASHES[number // len(COLOURS) % len(DASHES)]},
+                line={"color": _colour(found, entry), "dash": DASHES[number // len(COLOURS) % len(DASHES)]},
                 opacity=1.0 if k == 0 else 0.5,
             )
     figure.update_xaxes(title="seconds of training", rangemode="tozero")
@@ -60,7 +61,7 @@ def _learning(found: "Comparison", entries: list["Entry"]) -> go.Figure:
 
 def _against(found: "Comparison", entries: list["Entry"], what: str, title: str) -> go.Figure:
     figure = go.Figure()
-    for number, entry in enumerate(entries):
+    for entry in entries:
         row = entry.row
         if row is None or row.mean is None:
             continue
@@ -69,12 +70,9 @@ def _against(found: "Comparison", entries: list["Entry"], what: str, title: str)
             x=[max(entry.mean(what), 1e-3)],
             y=[row.mean],
             error_y={"type": "data", "array": spread, "visible": spread is not None},
-            mode="markers+text",
-            text=[_plain(entry.name)],
-            textposition="top center",
+            mode="markers",
             name=_plain(entry.name),
-            marker={"color": _colour(number), "size": 11},
-            showlegend=False,
+            marker={"color": _colour(found, entry), "size": 11},
         )
     figure.update_xaxes(title=title, type="log")
     figure.update_yaxes(title=found.measure.replace("_", " ") + " (test)")
@@ -87,8 +85,9 @@ def _looks(entry: "Entry") -> list[list[dict[str, Any]]]:
     return [looks for looks in every if looks]
 
 
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
+def _colour(found: "Comparison", entry: "Entry") -> str:
+    """The same in every chart."""
+    return COLOURS[found.entries.index(entry) % len(COLOURS)]
 
 
 def _plain(text: str) -> str:
