@@ -1,5 +1,9 @@
 import json
+from inspect import signature
 
+from seqloom.app.fit import fit
+from seqloom.cli.fit import Fit
+from seqloom.training.budget import parse
 from seqloom.training.checkpoint import load
 
 
@@ -55,7 +59,7 @@ def test_dry_run_says_what_it_would_cost_and_trains_nothing(log, tmp_path, answe
 
 
 def test_unknown_models_are_refused_with_a_hint(log, called):
-    code, _, err = called("fit", log, "--model", "atention")
+    code, _, err = called("fit", log, "--model", "attentionn")
     assert code == 2
     assert "did you mean attention" in err
 
@@ -67,3 +71,8 @@ def test_labels_make_a_classifier(tmp_path, answered):
     assert got["task"] == "classify"
     assert got["test"]["accuracy"] == 1.0
     assert got["trivial"]["accuracy"] < 1.0
+
+
+def test_a_fit_at_the_default_budget_stays_below_a_minute():
+    budgets = [Fit(file="x").budget, signature(fit).parameters["budget"].default]
+    assert [parse(budget).seconds for budget in budgets] == [45, 45]

@@ -20,8 +20,8 @@ class Fit:
     """Recipe, classical model, mixer, or a hybrid such as "s4d*3,attention" (seqloom list); default: attention."""
     out: Folder = None
     """Folder of the model; default: the file's name and the model's."""
-    budget: str = "60s"
-    """Of training: 60s, 5m, 1h, or 2000steps."""
+    budget: str = "45s"
+    """Of training: 45s, 5m, 1h, or 2000steps; reading and judging come on top."""
     seed: int = 7
     """Of the weights and the order of the data."""
     task: Task = "auto"
