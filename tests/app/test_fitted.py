@@ -3,6 +3,7 @@ import polars as pl
 import pytest
 import torch
 
+from seqloom.app._nearest import nearest
 from seqloom.app.fitted import Fitted, load
 from seqloom.core.errors import CheckpointError, ConfigError, SeqloomError
 from seqloom.core.specials import SPECIALS
@@ -198,3 +199,21 @@ def test_classes(tmp_path):
 def test_load_of_nothing_is_told(tmp_path):
     with pytest.raises(CheckpointError, match="seqloom fit"):
         Fitted.load(tmp_path)
+
+
+def test_similar_tells_rows_of_one_id_apart_and_holds_few_cosines_at_once(fitted, cycles, monkeypatch):
+    frame = pl.DataFrame({"id": ["same"] * 9, "events": [" ".join(line) for line in ("abcd", "bcda", "cdab") * 3]})
+    whole = fitted.similar(frame, top=2)
+    assert whole["cosine"].to_list() == pytest.approx([1.0] * 18)  # two others of the same phase, never itself
+    monkeypatch.setattr("seqloom.app._nearest.CELLS", 20)
+    assert fitted.similar(frame, top=2).equals(whole)
+
+
+def test_the_nearest_rows_are_those_of_a_full_sort():
+    rng = np.random.default_rng(0)
+    query_QD, where_ND = rng.integers(-2, 3, (7, 3)) / 4, rng.integers(-2, 3, (40, 3)) / 4  # many ties
+    for top in (0, 1, 5, 40):
+        order_QK, product_QK = nearest(query_QD, where_ND, None, top)
+        full_QN = query_QD @ where_ND.T
+        np.testing.assert_array_equal(order_QK, np.argsort(-full_QN, axis=1, kind="stable")[:, :top])
+        np.testing.assert_array_equal(product_QK, np.take_along_axis(full_QN, order_QK, 1))

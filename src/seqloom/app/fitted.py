@@ -17,6 +17,7 @@ import torch
 
 from seqloom.app._engines import Blueprint, Engine
 from seqloom.app._generate import generate
+from seqloom.app._nearest import nearest
 from seqloom.app.data import sequences_of
 from seqloom.app.device import device_named
 from seqloom.core.batch import Batch
@@ -225,23 +226,22 @@ class Fitted:
         """
         where = self.embed(data)
         queries = where if to is None else self.embed(to)
+        asked_Q = np.arange(len(queries))
         if id is not None:
-            queries = queries.filter(pl.col("id") == id)
-            if not len(queries):
-                raise ConfigError(f"no sequence has the id {id!r}; the first ids are {', '.join(where['id'][:5])}")
+            asked_Q = np.flatnonzero((queries["id"] == id).to_numpy())
+            if not len(asked_Q):
+                raise ConfigError(f"no sequence has the id {id!r}; the first ids are {', '.join(queries['id'][:5])}")
         middle_D = _vectors(where).mean(0)
-        cosine_QN = _unit(queries, middle_D) @ _unit(where, middle_D).T
-        asked, names = (np.array(frame["id"].to_list(), object) for frame in (queries, where))
-        if to is None:
-            cosine_QN[asked[:, None] == names[None]] = -np.inf
+        own_N = asked_Q if to is None else None
         top = max(min(top, len(where) - (to is None)), 0)
-        order_QK = np.argsort(-cosine_QN, axis=1, kind="stable")[:, :top]
+        order_QK, cosine_QK = nearest(_unit(queries, middle_D)[asked_Q], _unit(where, middle_D), own_N, top)
+        asked, names = (np.array(frame["id"].to_list(), object) for frame in (queries, where))
         return pl.DataFrame(
             {
-                "id": np.repeat(asked, top).tolist(),
-                "rank": np.tile(np.arange(1, top + 1), len(queries)),
+                "id": np.repeat(asked[asked_Q], top).tolist(),
+                "rank": np.tile(np.arange(1, top + 1), len(asked_Q)),
                 "neighbour": names[order_QK.ravel()].tolist(),
-                "cosine": np.take_along_axis(cosine_QN, order_QK, 1).ravel(),
+                "cosine": cosine_QK.ravel().clip(-1, 1),
             },
             schema_overrides={"id": pl.String, "neighbour": pl.String},
         )
