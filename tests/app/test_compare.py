@@ -33,6 +33,7 @@ def test_classes_have_the_majority_as_baseline():
     assert found.measure == "bits_per_class"
     assert rows["majority"].accuracy < rows["ngram"].accuracy == 1.0
     assert found.best.name == "ngram"
+    assert "the trivial answer (majority)" in found.sentence()
 
 
 def test_a_stopped_comparison_goes_on(cycles, tmp_path, monkeypatch):

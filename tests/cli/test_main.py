@@ -70,9 +70,9 @@ def test_nothing_shows_the_usage(called):
 
 
 def test_unknown_verb_is_a_user_error_with_a_hint(called):
-    code, out, err = called("comparre", "x")
+    code, out, err = called("inspectt", "x")
     assert (code, out) == (2, "")
-    assert "did you mean compare?" in err
+    assert "did you mean inspect?" in err
 
 
 def test_an_error_is_one_line_without_a_traceback(called, tmp_path):

@@ -33,6 +33,8 @@ from seqloom.training.prepare import Prepared
 from seqloom.training.run import Run
 
 BITS = 1 / np.log(2)
+LOOKED_AT = 1 << 27
+"""Probabilities that a classical model writes out to be told how often it was right; sequences beyond are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ class Engine(ABC):
 
     @abstractmethod
     def score(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> tuple[Ragged, Ragged]:
-        """Natural log-probability of every predicted symbol, and whether it was the likeliest."""
+        """Natural log-probability of every predicted symbol, and whether it was the likeliest (NaN = not looked at)."""
 
     @abstractmethod
     def following(self, ragged: Ragged, opens: np.ndarray) -> np.ndarray:
@@ -151,9 +153,12 @@ class Counted(Engine):
 
     def score(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> tuple[Ragged, Ragged]:
         log_p = self.model.token_log_probs(ragged, opens=opens, closes=closes)
-        hits = np.zeros(len(log_p.values), bool)
-        at = 0
-        for line in _scoring.lines(ragged, opens, closes):
+        hits = np.full(len(log_p.values), np.nan)
+        every = max(1, -(-len(hits) * self.blueprint.sizes.vocabulary // LOOKED_AT))
+        for number in range(0, len(ragged), every):
+            own = slice(number, number + 1)
+            (line,) = _scoring.lines(ragged[own], opens[own], closes[own])
+            at = log_p.offsets[number]
             for block, target in self._blocks(line):
                 hits[at : at + len(target)] = block.argmax(-1) == target
                 at += len(target)

@@ -64,11 +64,6 @@ class Entry:
     """Why there is no result."""
     row: Table.Row | None = None
 
-    @property
-    def baseline(self) -> bool:
-        """True for the trivial answer."""
-        return self.name in BASELINE.values()
-
     def mean(self, name: str) -> float:
         """Mean of a figure of the timing over the arms."""
         return float(np.mean([arm.timing[name] for arm in self.arms]))
@@ -122,6 +117,11 @@ class Comparison:
         return "bits_per_symbol" if self.task == "next" else "bits_per_class"
 
     @property
+    def baseline(self) -> str:
+        """Name of the trivial answer."""
+        return BASELINE[self.task]
+
+    @property
     def best(self) -> Entry:
         """The first row. ConfigError where every model failed."""
         if not self.entries or self.entries[0].row is None:
@@ -149,7 +149,7 @@ class Comparison:
         ties = [name for name in first.row.ties if name != first.name]
         if ties:
             text += f", but cannot be told apart from {_and(ties)}"
-        base = next((entry for entry in self.entries if entry.baseline and entry.row is not None), None)
+        base = next((entry for entry in self.entries if entry.name == self.baseline and entry.row is not None), None)
         if base is not None and base is not first and base.row is not None and base.row.mean:
             text += f"; the trivial answer ({base.name}) needs {base.row.mean:.3f}"
         return text + "."

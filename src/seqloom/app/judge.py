@@ -32,7 +32,7 @@ class Judgement:
     count_N: np.ndarray
     """Symbols of each (1 where classes are told)."""
     hits_N: np.ndarray
-    """Of these, how many were the likeliest."""
+    """Of these, how many were the likeliest; NaN where nobody looked."""
 
     @property
     def bits(self) -> float:
@@ -42,7 +42,8 @@ class Judgement:
     @property
     def accuracy(self) -> float:
         """Share of symbols or classes that were the likeliest."""
-        return float(self.hits_N.sum() / max(self.count_N.sum(), 1))
+        seen_N = ~np.isnan(self.hits_N)
+        return float(self.hits_N[seen_N].sum() / max(self.count_N[seen_N].sum(), 1))
 
     def figures(self) -> dict[str, float]:
         """By name, the measure that decides first."""
@@ -107,7 +108,7 @@ def judged_classes(p_NC: np.ndarray, classes: tuple[str, ...], labels: list[str]
     p_N = np.where(at_N >= 0, p_NC[row_N, at_N], 0.0)
     hits_N = (p_NC.argmax(1) == at_N) if len(p_NC) else np.zeros(0, bool)
     return Judgement(
-        "classify", -np.log2(np.maximum(p_N, LEAST)), np.ones(len(at_N), np.int64), hits_N.astype(np.int64)
+        "classify", -np.log2(np.maximum(p_N, LEAST)), np.ones(len(at_N), np.int64), hits_N.astype(np.float64)
     )
 
 
@@ -120,5 +121,5 @@ def unknown_share(data: Prepared) -> float:
 
 
 def _sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    sums = np.concatenate([[0], np.cumsum(values, dtype=np.float64)])
-    return sums[offsets[1:]] - sums[offsets[:-1]]
+    unit_L = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    return np.bincount(unit_L, np.asarray(values, np.float64), len(offsets) - 1)

@@ -83,7 +83,7 @@ class Compare:
 
         page = write(found, self.report or Path(out) / "report.html", hide_sequences=self.hide_sequences)
         terminal.say(f"report: {page}")
-        return 0 if any(entry.row is not None for entry in found.entries if not entry.baseline) else 2
+        return 0 if any(entry.row is not None for entry in found.entries if entry.name != found.baseline) else 2
 
 
 def table(found: "Comparison") -> "Table":
