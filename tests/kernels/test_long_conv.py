@@ -10,8 +10,10 @@ from seqloom.core.errors import ConfigError
 from seqloom.kernels._kernel import use_backend
 from seqloom.kernels.long_conv import _lags, _tiles, long_conv, long_conv_backward
 from seqloom.kernels.long_conv.chunks import chunk_long_conv, history
+from seqloom.kernels.long_conv.torch_cpu import refuses
 
 CASES = list(long_conv.generate(torch.Generator().manual_seed(0), torch.float64))
+SIZEABLE = [case for case in CASES if refuses(*case) is None]
 FORMS = ("reference", "torch_cpu")
 
 
@@ -66,7 +68,7 @@ def test_any_lengths_meet(T, L, M, S):
         assert_close(run(form, *inputs), want, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("case", CASES[4:], ids=lambda case: "x".join(map(str, case[0].shape)))
+@pytest.mark.parametrize("case", SIZEABLE, ids=lambda case: "x".join(map(str, case[0].shape)))
 def test_gradients_of_the_tiles_are_those_of_the_reference(case, monkeypatch):
     monkeypatch.setattr(_tiles, "TILE", 300)  # several tiles along both the batch and the channels
     monkeypatch.setattr(_tiles, "CHANNELS", 2)
@@ -185,7 +187,7 @@ def test_compiles_whole():
 
 
 def test_the_custom_op_is_sound():
-    inputs = [None if x is None else x.clone().requires_grad_() for x in CASES[4]]
+    inputs = [None if x is None else x.clone().requires_grad_() for x in SIZEABLE[0]]
     backend = next(b for b in long_conv.backends if b.name == "torch_cpu")
     torch.library.opcheck(backend.op, tuple(inputs))
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from seqloom.objectives._base import Objective
 from seqloom.objectives.next_token import NextToken
 from seqloom.training import checkpoint
 from seqloom.training.budget import Budget
+from seqloom.training.callback import Callback
 from seqloom.training.loop import CHECKPOINT, Interrupted, Loop, Trained
 from seqloom.training.optimiser import AdamW
 from seqloom.training.prepare import Prepared
@@ -324,6 +326,8 @@ def test_bf16_trains() -> None:
     trained = Loop(run(precision="bf16", budget=Budget(steps=30)), data()).run()
     losses = [event["nll"] for event in trained.events if event["kind"] == "step"]
     assert losses[-1] < losses[0]
+    exact = Loop(run(budget=Budget(steps=30)), data()).run()
+    assert trained.events[0]["nll"] != exact.events[0]["nll"], "products are made in bfloat16"
     assert next(trained.model.parameters()).dtype == torch.float32
 
 
@@ -331,3 +335,58 @@ def test_a_run_survives_json() -> None:
     recipe = run(stages=(Stage(objective=NextToken.Config()),))
     assert Run.from_json(recipe.to_json()) == recipe
     assert isinstance(recipe.objective.build(), Objective)
+
+
+class Watch(Callback):
+    """Notes when it is called."""
+
+    calls: ClassVar[list[str]] = []
+
+    def begin(self, loop: Loop) -> None:
+        self.calls.append("begin")
+
+    def after_step(self, loop: Loop, values: dict[str, float]) -> None:
+        self.calls.append(f"step {loop.step} {sorted(values)}")
+
+    def after_look(self, loop: Loop, values: dict[str, float]) -> None:
+        self.calls.append(f"look {loop.step} {sorted(values)}")
+
+    def end(self, loop: Loop) -> None:
+        self.calls.append("end")
+
+
+def test_callbacks_are_told_of_everything() -> None:
+    Watch.calls.clear()
+    Loop(run(budget=Budget(steps=2), stopping=Stopping(looks=1), callbacks=(Watch.Config(),)), data()).run()
+    step = "['accuracy', 'lr', 'nll', 'norm', 'seconds']"
+    look = "look 2 ['accuracy', 'loss', 'nll']"
+    assert Watch.calls == ["begin", f"step 1 {step}", f"step 2 {step}", look, "end"]
+
+
+def test_a_look_takes_as_many_examples_as_it_may() -> None:
+    part = data(200)
+    for most, expected in ((5, 5), (0, 40), (1000, 40)):
+        loop = Loop(run(budget=Budget(steps=1), stopping=Stopping(looks=1, examples=most)), part)
+        rows = []
+        loop.model.register_forward_pre_hook(
+            lambda model, args, rows=rows: None if model.training else rows.append(len(args[0]))
+        )
+        loop.run()
+        assert sum(rows) == expected
+
+
+def test_the_rate_follows_the_schedule_up_to_each_peak() -> None:
+    shape = Schedule(warmup=0.5, floor=0.3)
+    loop = Loop(run(schedule=shape, budget=Budget(steps=4), optimiser=AdamW(lr=0.01)), data())
+    rates = [event["lr"] for event in loop.run().events if event["kind"] == "step"]
+    assert rates == pytest.approx([0.01 * shape.factor(step, 4) for step in range(4)])
+    assert [group["lr"] for group in loop.optimiser.param_groups] == pytest.approx(
+        [group["peak"] * shape.factor(3, 4) for group in loop.optimiser.param_groups]
+    )
+
+
+def test_a_stage_has_its_own_rate() -> None:
+    stages = (Stage(objective=NextToken.Config(), share=3.0), Stage(objective=NextToken.Config(), lr=0.5))
+    recipe = run(stages=stages, budget=Budget(steps=8), schedule=Schedule(warmup=0.0, floor=1.0))
+    rates = [event["lr"] for event in Loop(recipe, data()).run().events if event["kind"] == "step"]
+    assert rates == pytest.approx([3e-3] * 6 + [1.5e-3] * 2)

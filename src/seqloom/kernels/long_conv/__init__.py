@@ -51,7 +51,7 @@ def long_conv(
     k_DL, back_DM, before_BSD = trim(T, k_DL, back_DM, before_BSD)
     past = () if before_BSD is None else (before_BSD.to(dtype),)
     input_BED = torch.cat([*past, u_BTD.to(dtype)], 1)
-    form = direct if is_direct(T, k_DL, back_DM) else by_fft
+    form = direct if is_direct(T, k_DL, back_DM) or not u_BTD.numel() else by_fft
     y_BTD = form(input_BED, k_DL.to(dtype), None if back_DM is None else back_DM.to(dtype), T)
     if skip_D is not None:
         y_BTD = y_BTD + skip_D.to(dtype) * u_BTD.to(dtype)
@@ -76,6 +76,9 @@ def long_conv_backward(
     k_DK, back_DK, before_BKD = trim(T, k_DL, back_DM, before_BSD)
     S = 0 if before_BKD is None else before_BKD.shape[1]
     n = fft_length(T, S, k_DK, back_DK)
+    if not u_BTD.numel():  # a transform of nothing is an error in MKL
+        empty_BED, zeros_Dn = u_BTD.new_zeros(len(u_BTD), S + T, u_BTD.shape[2]), k_DL.new_zeros(len(k_DL), n)
+        return unring(zeros_Dn.to(dtype), empty_BED.to(dtype), (u_BTD, k_DL, back_DM, skip_D, before_BSD), S)
     past = () if before_BKD is None else (before_BKD.to(dtype),)
     input_BDF = torch.fft.rfft(torch.cat([*past, u_BTD.to(dtype)], 1).transpose(1, 2), n)
     dy_BDF = torch.fft.rfft(pad(dy_BTD.to(dtype).transpose(1, 2), (S, 0)), n)
@@ -136,6 +139,7 @@ def cases(rng: torch.Generator, dtype: torch.dtype) -> Iterator[tuple[Tensor | N
         (1, 1, 1, 1, 0, 0),
         (2, 19, 3, 19, 0, 0),
         (2, 0, 2, 3, 0, 0),
+        (0, 37, 3, 19, 4, 5),
         (1, 1, 2, 31, 0, 30),
         (2, 37, 3, 5, 4, 0),
         (2, 41, 5, 64, 0, 17),

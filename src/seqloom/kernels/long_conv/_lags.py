@@ -116,7 +116,7 @@ def direct(input_BED: Tensor, k_DL: Tensor, back_DM: Tensor | None, T: int) -> T
     taps_WD = torch.cat([k_DL.flip(1), *(() if back_DM is None else (back_DM,))], 1).T
     # Output t sees the window of W = L + M inputs that begins L - 1 before it.
     S = input_BED.shape[1] - T
-    if T == 0:
+    if T == 0 or not input_BED.numel():
         return input_BED[:, S:] * taps_WD.sum()  # empty, yet a function of both
     window_BD = pad(input_BED, (0, 0, L - 1 - S, M)) if L else pad(input_BED[:, S:], (0, 0, -1, M))
     if T < L + M:
