@@ -91,6 +91,12 @@ def test_similar_sequences_have_the_same_phase(fitted, cycles):
     assert frame["cosine"].is_sorted(descending=True)
 
 
+def test_one_sequence_has_no_neighbour(fitted, cycles):
+    with pytest.raises(ConfigError, match="only one sequence"):
+        fitted.similar(cycles.select([0]))
+    assert fitted.similar(cycles, to=cycles.select([0]), top=1)["neighbour"].to_list() == ["s0"]
+
+
 def test_vectors_are_one_a_sequence(fitted, cycles):
     frame = fitted.embed(cycles)
     assert frame["id"].to_list() == cycles.ids

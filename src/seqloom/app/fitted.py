@@ -225,6 +225,8 @@ class Fitted:
             ``id, rank, neighbour, cosine``.
         """
         where = self.embed(data)
+        if to is None and len(where) < 2:
+            raise ConfigError("there is only one sequence, and nothing to compare it with: name another file (--like)")
         queries = where if to is None else self.embed(to)
         asked_Q = np.arange(len(queries))
         if id is not None:
