@@ -249,3 +249,18 @@ def test_json_lines_with_events_as_rows(tmp_path):
     sequences = log("".join(json.dumps(row) + "\n" for row in rows), tmp_path, "log.jsonl")
     assert as_lists(sequences) == {"1": ["x", "z"], "2": ["y"]}
     np.testing.assert_array_equal(sequences.channel("n").flat, [2, np.nan, np.nan])
+
+
+def test_an_order_log_and_a_table_of_reviews_are_known_by_their_columns(tmp_path):
+    orders = tmp_path / "orders.csv"
+    orders.write_text("order_id;status;at;amount\n7;paid;2024-01-02;3\n7;new;2024-01-01;3\n")
+    found = sniff(orders).columns
+    assert (found.case, found.event, found.time) == ("order_id", "status", "at")
+    reviews = tmp_path / "reviews.csv"
+    reviews.write_text("review_id,body,stars\nr1,good,5\n")
+    found = sniff(reviews, columns=Columns(label="stars")).columns
+    assert (found.id, found.text, found.label) == ("review_id", "body", "stars")
+    both = tmp_path / "both.csv"
+    both.write_text("order_id,user,status\n7,u,paid\n")
+    with pytest.raises(DataError, match=r"2 columns could be the case: order_id, user"):
+        sniff(both)

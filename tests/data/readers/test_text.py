@@ -95,3 +95,13 @@ def test_the_guess_says_how_to_read_a_stream(tmp_path):
     found = sniff(path)
     assert (found.reader, found.kind, found.task) == ("text", "text", "next")
     assert "--stream" in found.notes[0]
+
+
+@pytest.mark.parametrize("name", ["lines.txt", "records.fa", "table.csv"])
+def test_a_flag_that_means_nothing_for_a_format_is_refused(tmp_path, name):
+    path = tmp_path / name
+    path.write_text({"lines.txt": "ab\n", "records.fa": ">x\nACGT\n", "table.csv": "text,label\nab,c\n"}[name])
+    columns = Columns(stream=True) if name == "table.csv" else Columns(case="user")
+    with pytest.raises(DataError, match=r"--stream means nothing" if name == "table.csv" else "--case means nothing"):
+        sniff(path, columns=columns)
+    assert len(read(path)) == 1

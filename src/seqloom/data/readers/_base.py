@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from seqloom.core.component import Component
 from seqloom.core.errors import DataError
 from seqloom.data._source import Source
-from seqloom.data.columns import Columns, Guess
+from seqloom.data.columns import FLAGS, Columns, Guess
 from seqloom.data.sequences import Sequences
 
 BLOCK = 1 << 26
@@ -48,6 +48,14 @@ class Reader(Component):
         if not sum(map(len, parts)):
             raise DataError("holds no sequence", file=source.name, mend="Check that it is the right file.")
         return Sequences.join(parts)
+
+    def refuse(self, source: Source, columns: Columns, *, but: tuple[str, ...] = ()) -> None:
+        """DataError where a column is asked for that this format cannot have; ``but`` are the roles it knows."""
+        asked = [FLAGS[role] for role in FLAGS if getattr(columns, role) and role not in but]
+        if asked:
+            what = f"is read as {type(self).__name__.lower()}, and {asked[0]} means nothing there"
+            others = "Leave it away, or name the right format with --reader."
+            raise DataError(what, file=source.name, mend=others)
 
     def write(self, sequences: Sequences, path: str | Path) -> None:
         """Write sequences so that ``read`` gives them back; not every format can hold them."""

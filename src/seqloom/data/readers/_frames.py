@@ -69,7 +69,8 @@ def _separated(source: Source, separator: str, head: bool) -> pl.DataFrame:
     except OSError as error:
         raise DataError(str(error), file=source.name) from error
     if not frame.height and not head:
-        raise DataError("has a header but no rows", file=source.name, row=1, value=_first_line(source))
+        first = _first_line(source)
+        raise DataError("has a header but no rows", file=source.name, row=1, value=first, mend="Check how it was made.")
     return frame
 
 

@@ -8,24 +8,32 @@ import polars as pl
 from seqloom.core.errors import DataError
 from seqloom.data.columns import FLAGS, Columns, Guess
 
+_PEOPLE = ("session", "sessionid", "user", "userid", "customer", "customerid", "patient", "patientid", "visitor", "uid")
+_THINGS = ("orderid", "ticketid", "visitid", "incidentid", "jobid", "runid")
+_OBJECTS = ("item", "itemid", "token", "symbol", "state", "page", "product", "productid", "code", "url")
+_DAYS = ("date", "day", "starttime", "createdat", "ds", "at", "when", "occurredat", "eventdate")
+
 # Names by meaning, the surest first. Letters only, so that "Case ID", "case_id" and "case:id" are one name.
 NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "case": (
         ("case", "caseid", "caseconceptname", "trace", "traceid", "sequenceid", "seqid"),
-        ("session", "sessionid", "user", "userid", "customer", "customerid", "patient", "patientid", "visitor", "uid"),
+        (*_PEOPLE, *_THINGS),
     ),
     "event": (
         ("event", "activity", "conceptname", "eventname", "activityname", "action", "eventtype"),
-        ("item", "itemid", "token", "symbol", "state", "page", "product", "productid", "code", "url"),
+        (*_OBJECTS, "status", "stage", "operation", "command", "screen"),
     ),
     "time": (
         ("time", "timestamp", "timetimestamp", "datetime", "eventtime", "completetimestamp", "ts"),
-        ("date", "day", "starttime", "createdat", "ds", "step", "order", "position"),
+        (*_DAYS, "step", "order", "position"),
     ),
     "label": (("label", "class", "target", "outcome", "category"),),
-    "text": (("text", "sequence", "seq", "sentence", "document", "content", "dna", "protein", "string", "smiles"),),
+    "text": (
+        ("text", "sequence", "seq", "sentence", "document", "content", "dna", "protein", "string", "smiles"),
+        ("review", "comment", "message", "body"),
+    ),
     "list": (("events", "items", "tokens", "symbols", "activities", "words", "history", "path", "trace"),),
-    "id": (("id", "name", "key", "accession", "index"),),
+    "id": (("id", "name", "key", "accession", "index"), ("reviewid", "documentid", "docid", "recordid", "rowid")),
 }
 
 
@@ -97,9 +105,11 @@ def _rows(frame: pl.DataFrame, given: Columns, named: dict[str, list[str]]) -> G
             raise _ambiguous(frame, "text", free, "")
         role = "event" if lists else "text"
         columns = _with(columns, role, free[0])
-        told = "symbols with spaces between them" if lists else "text"
+        inside = isinstance(frame[free[0]].dtype, pl.List)
+        told = "text" if not lists else "lists of symbols" if inside else "symbols with spaces between them"
         other = FLAGS["text" if lists else "event"]
-        notes.append(f"column {free[0]!r} holds {told} ({other} {free[0]} reads it the other way)")
+        overrides = "" if inside else f" ({other} {free[0]} reads it the other way)"
+        notes.append(f"column {free[0]!r} holds {told}{overrides}")
     for role in ("id", "label", "time"):
         free = [name for name in named[role] if name not in _taken(columns, frame)]
         if not getattr(columns, role) and len(free) == 1:

@@ -58,6 +58,7 @@ class Fasta(Reader):
 
     def guess(self, source: Source, columns: Columns) -> Guess:
         """Text of one alphabet."""
+        self.refuse(source, columns, but=("label", "group"))
         notes = ["each record is one sequence; long ones are cut into windows when a model is trained"]
         if source.head[:1] == b"@":
             notes.append("qualities are left out")

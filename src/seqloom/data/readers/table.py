@@ -13,7 +13,7 @@ import numpy as np
 
 from seqloom.core.errors import DataError, mend_os_error
 from seqloom.data._source import Source
-from seqloom.data.columns import Columns, Guess
+from seqloom.data.columns import FLAGS, Columns, Guess
 from seqloom.data.readers._base import BLOCK, Reader
 from seqloom.data.sequences import Sequences
 
@@ -39,6 +39,7 @@ class Table(Reader):
 
     def guess(self, source: Source, columns: Columns) -> Guess:
         """Names of the columns, and their first values."""
+        self.refuse(source, columns, but=tuple(role for role in FLAGS if role != "stream"))
         from seqloom.data.readers import _frames, _guess
 
         return _guess.guess(_frames.load(source, head=True)[0], columns, source.name)

@@ -28,6 +28,7 @@ class Text(Reader):
     def guess(self, source: Source, columns: Columns) -> Guess:
         """Lines unless ``stream`` is asked for."""
         source.check_text()
+        self.refuse(source, columns, but=("stream",))
         if columns.stream:
             note = "the whole file is one sequence (as --stream asks)"
         else:
