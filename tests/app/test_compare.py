@@ -23,6 +23,10 @@ def test_best_first_with_the_baseline(found):
 def test_the_best_is_saved(found, tmp_path):
     found.save_best(tmp_path / "best")
     assert load(tmp_path / "best").metrics["test"]["bits_per_symbol"] < 1.5
+    before = (tmp_path / "best" / "config.json").stat().st_mtime_ns
+    with pytest.raises(ConfigError, match="--save-best, or remove it"):
+        found.save_best(tmp_path / "best")
+    assert (tmp_path / "best" / "config.json").stat().st_mtime_ns == before
 
 
 def test_classes_have_the_majority_as_baseline():

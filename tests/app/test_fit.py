@@ -156,3 +156,21 @@ def test_going_on_contradicts_other_options(network, counted, cycles, tmp_path):
     ):
         with pytest.raises(ConfigError, match=words):
             fit(cycles, budget="1steps", **options)
+
+
+def test_data_without_anything_to_test_on_are_refused_before_training():
+    for data in (["a"], [["x", "y"], ["x"]]):
+        with pytest.raises(DataError, match="none is left to test on"):
+            fit(data, "gru", budget="1steps")
+    assert fit(["ab"] * 3, "unigram").metrics["test"]["counted"] > 0
+
+
+def test_names_that_are_no_model_say_why():
+    for name, words in (
+        ("ngram,gru", "ngram is a whole model"),
+        ("s4d*0", "positive number of layers"),
+        ("s4d*x", "positive number of layers"),
+        ("GRU", "did you mean gru"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            fit(["ab"] * 9, name)

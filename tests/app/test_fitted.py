@@ -223,3 +223,22 @@ def test_the_nearest_rows_are_those_of_a_full_sort():
         full_QN = query_QD @ where_ND.T
         np.testing.assert_array_equal(order_QK, np.argsort(-full_QN, axis=1, kind="stable")[:, :top])
         np.testing.assert_array_equal(product_QK, np.take_along_axis(full_QN, order_QK, 1))
+
+
+def test_counts_below_one_are_refused(fitted):
+    for ask in (
+        lambda: fitted.predict([["a"]], top=0),
+        lambda: fitted.generate(-1),
+        lambda: fitted.similar([["a"], ["b"]], top=-2),
+        lambda: fitted.step("a", top=0),
+    ):
+        with pytest.raises(ConfigError, match="must be at least 1"):
+            ask()
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocabulary.json", "run.json", "metrics.json"])
+def test_a_document_that_is_no_object_is_refused_by_name(fitted, tmp_path, name):
+    fitted.save(tmp_path / "m")
+    (tmp_path / "m" / name).write_text("[]")
+    with pytest.raises(CheckpointError, match=f"{name} holds no JSON object"):
+        load(tmp_path / "m")

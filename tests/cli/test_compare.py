@@ -55,3 +55,11 @@ def test_a_failing_model_does_not_take_the_others_with_it(log, folder, called, m
 def test_the_cost_is_told_before_it_begins(log, tmp_path, called):
     _, _, err = called("compare", log, "--models", "ngram", "--out", tmp_path)
     assert "2 trainings; 0 networks" in err.splitlines()[0]
+
+
+def test_a_model_that_is_there_is_not_written_over_by_the_best(fitted, log, tmp_path, called):
+    out = tmp_path / "c"
+    code, _, err = called("compare", log, "--models", "ngram", "--out", out, "--save-best", fitted)
+    assert code == 2
+    assert "choose another place with --save-best" in err
+    assert not out.exists()

@@ -16,3 +16,9 @@ def test_symbols_add_up_to_their_sequence(fitted, log, answered):
     assert parts[-1]["symbol"] == "<eos>"
     assert len(parts) == whole["symbols"]
     assert sum(row["bits"] for row in parts) == pytest.approx(whole["bits"])
+
+
+def test_fewer_than_no_odd_ones_are_refused(fitted, log, called):
+    code, _, err = called("score", fitted, log, "--odd", "-3")
+    assert code == 2
+    assert "--odd must be 0" in err

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from seqloom.app.card import data_lines, versions
-from seqloom.app.fit import TIMING, Outcome, fit_run
+from seqloom.app.fit import TIMING, Outcome, check_folder, fit_run
 from seqloom.app.fitted import Fitted
 from seqloom.app.judge import Judgement, trivial
 from seqloom.app.plan import Loaded, check_model, is_neural, load_data
@@ -159,6 +159,7 @@ class Comparison:
         ranked = [entry for entry in self.entries if entry.row is not None and entry.name != "majority"]
         if not ranked:
             raise ConfigError("every model failed: there is none to save")
+        check_folder(Path(folder), flag="--save-best")
         arm = min(ranked[0].arms, key=_validation)
         fitted = arm.model()
         if arm.folder is not None and (arm.folder / "card.md").is_file():

@@ -72,7 +72,8 @@ def fit(
     name = model or "attention"
     check_model(name)
     folder = None if out is None else Path(out)
-    _check_folder(folder, resume)
+    if not resume:
+        check_folder(folder)
     if start is None:
         begun, loaded = None, load_data(source, task=task, test=test)
         run = loaded.run(name, budget=budget, seed=seed)
@@ -169,14 +170,14 @@ def _timing(engine: Engine, trained: Trained, device: torch.device) -> dict[str,
     }
 
 
-def _check_folder(folder: Path | None, resume: bool) -> None:
-    """Refuse to write over a model."""
-    if folder is None or resume or not folder.exists():
+def check_folder(folder: Path | None, *, flag: str = "--out") -> None:
+    """Refuse to write over a model, or where no folder can be; ``flag`` is what the user says it with."""
+    if folder is None or not folder.exists():
         return
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; choose another place with --out")
+        raise ConfigError(f"{folder} is a file; choose another place with {flag}")
     if (folder / CONFIG).is_file():
-        raise ConfigError(f"{folder} holds a finished model; choose another place with --out, or remove it")
+        raise ConfigError(f"{folder} holds a finished model; choose another place with {flag}, or remove it")
     if (folder / CHECKPOINT).is_file():
         raise ConfigError(f"{folder} holds an unfinished training; go on with --resume, or choose another place")
 

@@ -97,6 +97,7 @@ class Fitted:
             Task next: ``id, rank, symbol, probability``, ``top`` rows a sequence; ``<eos>`` = the sequence ends here.
             Task classify: ``id, class, probability`` and one column ``p(NAME)`` a class.
         """
+        _positive(top=top)
         asked, ragged = self._encoded(data)
         if self.task == "classify":
             p_NC = np.exp(self.engine.classify(ragged))
@@ -187,6 +188,7 @@ class Fitted:
         """
         if self.task != "next":
             raise ConfigError("a classifier writes no sequences: fit with --task next")
+        _positive(n=n)
         asked = None if prompts is None else self._encoded(prompts)
         rows = asked[1] if asked is not None else Ragged.of([[]])
         ids = asked[0].ids if asked is not None else ["generated"]
@@ -224,6 +226,7 @@ class Fitted:
         Returns:
             ``id, rank, neighbour, cosine``.
         """
+        _positive(top=top)
         where = self.embed(data)
         if to is None and len(where) < 2:
             raise ConfigError("there is only one sequence, and nothing to compare it with: name another file (--like)")
@@ -235,7 +238,7 @@ class Fitted:
                 raise ConfigError(f"no sequence has the id {id!r}; the first ids are {', '.join(queries['id'][:5])}")
         middle_D = _vectors(where).mean(0)
         own_N = asked_Q if to is None else None
-        top = max(min(top, len(where) - (to is None)), 0)
+        top = min(top, len(where) - (to is None))
         order_QK, cosine_QK = nearest(_unit(queries, middle_D)[asked_Q], _unit(where, middle_D), own_N, top)
         asked, names = (np.array(frame["id"].to_list(), object) for frame in (queries, where))
         return pl.DataFrame(
@@ -256,6 +259,7 @@ class Fitted:
             state: As the last call returned it; None = a new sequence.
             top: How many of the likeliest symbols.
         """
+        _positive(top=top)
         stepper = self.engine.stepper
         if state is None:
             state = stepper.start(Batch(index_B=torch.zeros(1, dtype=torch.long)))
@@ -293,6 +297,9 @@ class Fitted:
             mend = "its training did not end: fit again with --resume" if begun else "train one: seqloom fit FILE"
             raise CheckpointError(f"{folder} holds no finished model; {mend}")
         documents = {name: checkpoint.read_json(folder / name) for name in (CONFIG, VOCABULARY, RUN, METRICS)}
+        for name, document in documents.items():
+            if not isinstance(document, dict):
+                raise CheckpointError(f"{folder / name} holds no JSON object: it was edited; fit the model again")
         try:
             blueprint = Blueprint.from_json(documents[CONFIG])
             engine = blueprint.engine(device_named(device))
@@ -353,6 +360,12 @@ def bits_of(log_p: Ragged) -> Ragged:
 def load(folder: str | Path, *, device: str = "cpu") -> Fitted:
     """Read a model that ``fit`` saved."""
     return Fitted.load(folder, device=device)
+
+
+def _positive(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"{name} must be at least 1, not {count}")
 
 
 def _unit(frame: pl.DataFrame, middle_D: np.ndarray) -> np.ndarray:

@@ -61,7 +61,7 @@ class Loaded:
             model=model_of(name, self.facts, shape),
             batch=shape.batch,
             optimiser=shape.optimiser,
-            stopping=Stopping(looks=8, patience=4, examples=500),
+            stopping=Stopping(looks=8, patience=6, examples=500),
         )
 
     def prepared_for(self, run: Run) -> Prepared:
@@ -120,7 +120,10 @@ def load_data(
         seed=0,
     )
     prepared = prepare(base, sequences, tokenizer=tokenizer, classes=classes)
-    train = prepared.train
+    train, test_part = prepared.train, prepared.test
+    if not len(test_part) or (chosen == "next" and not test_part.lengths.sum()):
+        mend = "Bring more of them, or a file of its own with --test."
+        raise DataError("too few sequences: none is left to test on", file=sequences.source, mend=mend)
     longest = int(train.tokens.lengths.max(initial=0)) if train.tokens is not None else 0
     facts = Facts(
         symbols=train.symbols,
@@ -140,14 +143,18 @@ def is_neural(model: Component.Config) -> bool:
 
 def check_mixers(text: str) -> None:
     """ConfigError where a name is no recipe, no classical model and no pattern of mixers."""
-    known = discovery.names("mixers")
+    known, classical = discovery.names("mixers"), discovery.names("models/classical")
     for piece in text.split(","):
-        name = piece.partition("*")[0].strip()
+        name, star, times = (part.strip() for part in piece.partition("*"))
+        if name in classical:
+            raise ConfigError(f"{name} is a whole model, no layer: {text!r} can consist of {', '.join(known)}")
         if name not in known:
-            every = sorted({*discovery.names("recipes"), *discovery.names("models/classical"), *known})
-            close = difflib.get_close_matches(name, every, 2)
+            every = sorted({*discovery.names("recipes"), *classical, *known})
+            close = difflib.get_close_matches(name.lower(), every, 2)
             hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(every)}"
             raise ConfigError(f"there is no model {name!r}; {hint}")
+        if star and not (times.isdecimal() and int(times) > 0):
+            raise ConfigError(f"{piece.strip()!r}: what follows * is a positive number of layers")
 
 
 def check_model(name: str) -> None:

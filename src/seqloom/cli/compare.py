@@ -60,7 +60,10 @@ class Compare:
         out = self.out or f"{source.name}-compare"
         names = [name.strip().replace("+", ",") for name in self.models.split(",") if name.strip()]
         from seqloom.app.compare import compare
+        from seqloom.app.fit import check_folder
 
+        if self.save_best is not None:
+            check_folder(Path(self.save_best), flag="--save-best")
         with terminal.progress() as progress:
             found = compare(
                 source,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from seqloom.cli._flags import Data, File, Model
 from seqloom.cli._terminal import Terminal
+from seqloom.core.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class Score:
     def run(self) -> int:
         """Score."""
         terminal = Terminal(as_json=self.json)
+        if self.odd < 0:
+            raise ConfigError(f"--odd must be 0 (all) or above, not {self.odd}")
         from seqloom.app.fitted import load
 
         fitted = load(self.model, device=self.device)

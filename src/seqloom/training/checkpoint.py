@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as pack
 from torch import Tensor
 
-from seqloom.core.errors import CheckpointError, mend_os_error
+from seqloom.core.errors import CheckpointError, DataError, mend_os_error
 
 FORMAT = 1
 KEY = "seqloom"
@@ -82,8 +82,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    except FileNotFoundError as error:
-        raise mend_os_error(error, path) from error
+    except FileNotFoundError as error:  # of safetensors: it carries no number
+        raise DataError("no such file", file=path, mend="Copy the whole folder, or fit the model again.") from error
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: it was cut short or is no checkpoint ({error})") from error
     if header.get("format") != FORMAT:
