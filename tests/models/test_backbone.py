@@ -7,6 +7,7 @@ from seqloom.core.component import Value
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import PLAIN, Layout
 from seqloom.layers.mlp import MLP
+from seqloom.layers.norm import Norm
 from seqloom.mixers.attention.attention import Attention
 from seqloom.mixers.recurrent.gru import GRU
 from seqloom.models.backbone import Backbone, pattern
@@ -116,3 +117,11 @@ def test_the_config_survives_json():
     config = Backbone.Config(width=8, layers=3, mixers=HYBRID, mlp=None)
     assert Value.from_json(config.to_json()) == config
     assert PLAIN.plain
+
+
+def test_options_build_what_they_say():
+    assert all(block.mlp is None for block in stack(mlp=None).layers)
+    assert all((block.gate is not None) == gated for gated in (False, True) for block in stack(gated=gated).layers)
+    layer = stack(norm=Norm.Config(kind="layer", eps=0.5))
+    norms = [layer.norm, *(norm for block in layer.layers for norm in (block.mixer_norm, block.mlp_norm))]
+    assert all(norm.bias is not None and norm.config.eps == 0.5 for norm in norms)

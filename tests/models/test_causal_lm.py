@@ -127,3 +127,17 @@ def test_a_context_is_not_left_out_without_a_word():
     encoder = Encoder(Sizes(vocabulary=13, classes=2), Encoder.Config(backbone=Backbone.Config(width=8, layers=1)))
     with pytest.raises(ConfigError, match="context"):
         encoder.run(batch)
+
+
+def test_learned_positions_compile_in_one_graph_and_take_empty_batches():
+    lm, ids = model("gru", positions=9), tokens()
+    compiled = torch.compile(lambda ids: lm(ids)[0].logits, backend="eager", fullgraph=True)
+    assert_close(compiled(ids), lm(ids)[0].logits)
+    assert lm(ids[:0])[0].logits.shape == (0, 9, 13)
+    assert lm(ids[:, :0])[0].logits.shape == (2, 0, 13)
+
+
+def test_dropout_acts_on_the_embedding_in_training_alone():
+    lm, ids = model(dropout=0.5), tokens()
+    assert not (lm(ids)[0].hidden[0] == 0).any()
+    assert 0.3 < (lm.train()(ids)[0].hidden[0] == 0).double().mean() < 0.7

@@ -72,3 +72,26 @@ def test_an_encoder_takes_no_state():
         encoder()(tokens(1, 2), State(length_B=torch.zeros(1)))
     with pytest.raises(ConfigError):
         encoder().initial_state(1)
+
+
+@pytest.mark.parametrize("how", ["mean", "last", "max"])
+def test_the_option_names_the_pooling(how):
+    outputs, _ = encoder(pool=how)(tokens(2, 5))
+    hidden = outputs.hidden[-1]
+    want = {"mean": hidden.mean(1), "last": hidden[:, -1], "max": hidden.amax(1)}[how]
+    assert_close(outputs["pooled"], want)
+
+
+def test_learned_positions_end_where_they_were_told_to():
+    assert encoder(positions=5)(tokens(2, 5))[0]["pooled"].shape == (2, 8)
+    with pytest.raises(ConfigError, match="position 5"):
+        encoder(positions=5)(tokens(2, 6))
+
+
+def test_dropout_acts_on_the_embedding_and_on_the_pooled_vector_in_training_alone():
+    model, ids = encoder(dropout=0.5), tokens(4, 6)
+    assert_close(model(ids)[0].logits, model(ids)[0].logits)
+    outputs, _ = model.train()(ids)
+    share = (outputs.hidden[0] == 0).double().mean()
+    assert 0.3 < share < 0.7
+    assert not torch.equal(outputs.logits, model.head(outputs["pooled"]))

@@ -31,3 +31,11 @@ def test_packed_targets_follow_rows_and_columns() -> None:
 def test_a_target_that_is_no_class_is_refused() -> None:
     with pytest.raises(ConfigError, match="example 5"):
         Classify().batch([Example(index=5, tokens=np.array([7]), target=0.5)])
+
+
+def test_smoothing_is_torchs() -> None:
+    batch = Classify().batch([Example(index=i, tokens=np.array([7]), target=i) for i in range(3)])
+    logits = torch.randn(3, 4)
+    term = Classify(Classify.Config(smoothing=0.3)).loss(Outputs({"logits": logits}), batch)["nll"]
+    own = torch.nn.functional.cross_entropy(logits, torch.arange(3), label_smoothing=0.3, reduction="sum")
+    torch.testing.assert_close(term.sum, own)

@@ -43,3 +43,10 @@ def test_a_mixers_cap_lowers_a_rate_and_never_raises_it() -> None:
 def test_a_cap_of_zero_is_a_cap_and_none_is_none() -> None:
     assert settings(1e-2, cap=0.0)["part.step_size"][0] == 0.0
     assert settings(1e-2, cap=None)["part.step_size"][0] == 1e-2
+
+
+def test_options_reach_torch() -> None:
+    optimiser = AdamW(lr=0.1, weight_decay=0.3, betas=(0.5, 0.7), eps=0.01).build(nn.Linear(2, 2))
+    assert (optimiser.defaults["betas"], optimiser.defaults["eps"]) == ((0.5, 0.7), 0.01)
+    assert sorted(group["weight_decay"] for group in optimiser.param_groups) == [0.0, 0.3]
+    assert {group["peak"] for group in optimiser.param_groups} == {0.1}

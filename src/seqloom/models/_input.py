@@ -46,7 +46,8 @@ class Input(nn.Module):
             where_BT, valid_BT = layout.where_BT(length, start_B), layout.valid_BT(length)
             if valid_BT is not None:
                 where_BT = where_BT.masked_fill(~valid_BT, 0)  # pads may lie beyond the last position
-            if length and int(where_BT.max()) >= self.position.num_embeddings:
+            looks = where_BT.numel() and not torch.compiler.is_compiling()  # a number from the device breaks a graph
+            if looks and int(where_BT.max()) >= self.position.num_embeddings:
                 raise ConfigError(
                     f"position {int(where_BT.max())} lies beyond the {self.position.num_embeddings} learned positions"
                 )
