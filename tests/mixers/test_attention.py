@@ -277,3 +277,10 @@ def test_a_later_set_sees_every_part_of_an_earlier_one():
     for a, b in (1, 0), (5, 3), (5, 4):
         seen_TT[a, b] = False
     assert_close(got_BTD, by_hand(mixer, x_BTD, seen_TT))
+
+
+def test_head_width_is_apart_from_the_width():
+    mixer = Attention(8, Attention.Config(heads=2, head_width=6))
+    assert mixer.qkv.weight.shape == (3 * 2 * 6, 8)
+    assert mixer.out.weight.shape == (8, 2 * 6)
+    assert mixer(torch.randn(1, 3, 8), mixer.initial_state(1))[1].k_BGLK.shape[3] == 6

@@ -118,7 +118,7 @@ class State:
         """Rows of this state where ``keep_B``, of another one elsewhere."""
 
         def choose(pair: list[Tensor]) -> Tensor:
-            return torch.where(keep_B.view(-1, *[1] * (pair[0].ndim - 1)), *pair)
+            return torch.where(keep_B.view(-1, *[1] * (pair[0].ndim - 1)), pair[0], pair[1])
 
         pairs = {name: [getattr(self, name), getattr(other, name)] for name in ("length_B", *self._parts())}
         chosen = {name: _join(p, choose, lambda pair: pair[0].where(keep_B, pair[1])) for name, p in pairs.items()}
