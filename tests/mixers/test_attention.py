@@ -284,3 +284,12 @@ def test_head_width_is_apart_from_the_width():
     assert mixer.qkv.weight.shape == (3 * 2 * 6, 8)
     assert mixer.out.weight.shape == (8, 2 * 6)
     assert mixer(torch.randn(1, 3, 8), mixer.initial_state(1))[1].k_BGLK.shape[3] == 6
+
+
+def test_normalised_queries_and_keys_do_not_feel_the_scale_of_their_weights():
+    mixer = Attention(8, Attention.Config(heads=2, qk_norm=True)).double()
+    x = torch.randn(1, 4, 8, dtype=torch.float64)
+    before = mixer(x)[0]
+    with torch.no_grad():
+        mixer.qkv.weight[:16] *= 100.0
+    torch.testing.assert_close(mixer(x)[0], before, rtol=1e-3, atol=1e-3)

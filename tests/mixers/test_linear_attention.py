@@ -87,3 +87,20 @@ def test_contract_at_the_default_options():
 @pytest.mark.parametrize("config", [config for _, config in options("linear_attention")], ids=str)
 def test_contract(config):
     check_mixer(config, full=True)
+
+
+def test_each_option_changes_what_it_says():
+    torch.manual_seed(0)
+    x = torch.randn(1, 5, 8)
+    assert LinearAttention(8, LinearAttention.Config(bias=True)).out.bias is not None
+    assert LinearAttention(8).qkv.bias is None
+    both = [
+        LinearAttention(8, LinearAttention.Config(causal=causal, eps=eps))
+        for causal, eps in ((True, 1e-6), (False, 1e-6), (True, 1e6))
+    ]
+    for mixer in both[1:]:
+        mixer.load_state_dict(both[0].state_dict())
+    causal, whole, damped = (mixer(x)[0] for mixer in both)
+    torch.testing.assert_close(causal[:, -1], whole[:, -1])
+    assert not torch.allclose(causal[:, 0], whole[:, 0])
+    assert damped.abs().max() < 1e-3 * causal.abs().max()
