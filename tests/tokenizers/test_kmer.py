@@ -63,6 +63,17 @@ def test_both_strands_read_alike():
     assert 3 not in forward
 
 
+def test_both_strands_of_rna_read_alike_and_as_dna():
+    tokenizer = Kmer(Kmer.Config(k=3, canonical=True))
+    tokenizer.fit(["AAUGC", "UUUU"])
+    rna, dna, backward = tokenizer.encode(["AAUGC", "AATGC", "GCAUU"])
+    assert rna.tolist() == dna.tolist() == backward[::-1].tolist()
+    assert 3 not in [*rna, *tokenizer.encode(["UUUU"])[0]]
+    plain = Kmer(Kmer.Config(k=3))
+    plain.fit(["AAUGC"])
+    assert 3 in plain.encode(["AATGC"])[0]
+
+
 def test_letters_and_words_that_were_never_seen():
     tokenizer = Kmer(Kmer.Config(k=2, stride=2))
     tokenizer.fit(["ACAC"])

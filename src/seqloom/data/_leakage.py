@@ -68,8 +68,8 @@ def _groups(sequences: Sequences, split: "Split") -> tuple[int, list[str]]:
     groups = sequences.groups
     if groups is None:
         return 0, []
-    array = np.asarray(groups)
-    shared = len(np.intersect1d(array[np.concatenate([split.train, split.valid])], array[split.test]))
+    before, test = ({groups[i] for i in part} for part in ((*split.train, *split.valid), split.test))
+    shared = len((before & test) - {None})
     if not shared:
         return 0, ["No group stands on both sides of the test part."]
     return shared, [f"{shared} groups have sequences both in test and before it; --split group keeps groups whole."]

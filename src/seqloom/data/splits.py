@@ -108,20 +108,31 @@ def _units(sequences: Sequences, way: How, seed: int) -> tuple[list[np.ndarray],
     """What must stay together, in the order in which train, validation and test take them; and a sentence."""
     times = sequences.start_times
     if way == "time" and times is not None:
-        missing = np.isnan(times) if times.dtype.kind == "f" else np.isnat(times)
-        order = np.lexsort((times, ~missing))  # sequences without a time are empty: they train
+        order = _by_time(times)
         return [order[i : i + 1] for i in range(len(order))], "split by time: the past trains, the future tests"
     if way == "group":
-        names = np.unique(np.asarray(sequences.groups), return_inverse=True)[1]
-        order = np.argsort(names, kind="stable")
-        groups = np.split(order, np.flatnonzero(np.diff(names[order])) + 1)
+        number = _group_numbers(sequences.groups or [])
+        order = np.argsort(number, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
         if times is not None:
-            groups.sort(key=lambda members: times[members].min())
-            return groups, "split by group: whole groups, those that begin first train"
+            first = np.array([np.fmin.reduce(times[members]) for members in groups])  # one missing time hides no other
+            return [groups[i] for i in _by_time(first)], "split by group: whole groups, those that begin first train"
         shuffled = generator(seed, "split").permutation(len(groups))
         return [groups[i] for i in shuffled], f"split by group: whole groups at random (seed {seed})"
     order = generator(seed, "split").permutation(len(sequences))
     return [order[i : i + 1] for i in range(len(order))], f"split at random (seed {seed})"
+
+
+def _group_numbers(groups: Sequence[str | None]) -> np.ndarray:
+    """Number of each sequence's group, in the order of their names; what has no group is one by itself."""
+    number = {name: at for at, name in enumerate(sorted({name for name in groups if name is not None}))}
+    return np.array([len(number) + at if name is None else number[name] for at, name in enumerate(groups)])
+
+
+def _by_time(times: np.ndarray) -> np.ndarray:
+    """The order of time; what has none is empty, comes first and so trains."""
+    missing = np.isnan(times) if times.dtype.kind == "f" else np.isnat(times)
+    return np.lexsort((times, ~missing))
 
 
 def _divide(units: list[np.ndarray], shares: np.ndarray) -> list[np.ndarray]:
@@ -148,9 +159,12 @@ def _by_position(sequences: Sequences, shares: np.ndarray, seed: int) -> Split:
 
 def _given(sequences: Sequences, shares: np.ndarray, seed: int, test: Any) -> Split:
     held = np.asarray(test)
+    if held.dtype == bool and held.shape != (len(sequences),):
+        raise ConfigError(f"the mask of the test part has {held.size} entries; there are {len(sequences)} sequences")
     held = np.flatnonzero(held) if held.dtype == bool else np.unique(held.astype(np.int64))
     if len(held) and not 0 <= held[0] <= held[-1] < len(sequences):
-        raise ConfigError(f"the test part names sequence {held[-1]}; there are {len(sequences)}")
+        wrong = held[0] if held[0] < 0 else held[-1]
+        raise ConfigError(f"the test part names sequence {wrong}; there are {len(sequences)}")
     rest = np.setdiff1d(np.arange(len(sequences)), held)
     if not len(rest) or not len(held):
         raise ConfigError("a given test part must leave something for both test and train")

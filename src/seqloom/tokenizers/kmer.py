@@ -4,6 +4,7 @@
 
 Stride 1 gives the n - k + 1 overlapping k-mers, stride k cuts the sequence into words. Up to stride k, decoding is
 the exact inverse. ``canonical`` takes the lesser of a k-mer and its reverse complement: the two strands of DNA are one.
+RNA is then read as DNA (U as T), so that every word has one complement.
 Shapes: L characters, M windows, A letters of the alphabet. Code of a window: its letters as digits of base A + 1.
 Source: Ji et al., "DNABERT", 2021, doi:10.1093/bioinformatics/btab083, section 2.1 (overlapping k-mers); Marçais and
 Kingsford, "Jellyfish", 2011, doi:10.1093/bioinformatics/btr011 (canonical k-mers).
@@ -23,7 +24,8 @@ from seqloom.data.vocabulary import Vocabulary
 from seqloom.tokenizers._base import UNKNOWN, Tokenizer, ordinary
 from seqloom.tokenizers.characters import character_offsets, code_points
 
-_COMPLEMENT = str.maketrans("ACGTUacgtuRYKMBVDHrykmbvdh", "TGCAAtgcaaYRMKVBHDyrmkvbhd")
+_COMPLEMENT = str.maketrans("ACGTacgtRYKMBVDHrykmbvdh", "TGCAtgcaYRMKVBHDyrmkvbhd")
+_AS_DNA = {"U": "T", "u": "t"}
 _BLOCK = 1 << 20  # windows at a time
 
 
@@ -39,7 +41,7 @@ class Kmer(Tokenizer):
         stride: int = 1
         """Characters from one window to the next: 1 = overlapping, k = words."""
         canonical: bool = False
-        """Count a k-mer and its reverse complement as one (DNA); decoding is then no inverse."""
+        """Count a k-mer and its reverse complement as one (DNA, or RNA read as DNA); decoding is no inverse then."""
         minimum: int = 1
         """k-mers that were seen fewer times are unknown."""
 
@@ -105,8 +107,10 @@ class _Alphabet:
     """Letters as digits 1 .. A; 0 = no letter (behind a short window), A + 1 = unknown."""
 
     def __init__(self, letters: set[str], config: Any) -> None:
+        self.same = {ord(letter): ord(dna) for letter, dna in _AS_DNA.items()} if config.canonical else {}
         if config.canonical:
-            letters = letters | {letter.translate(_COMPLEMENT) for letter in letters}
+            letters = {_AS_DNA.get(letter, letter) for letter in letters}
+            letters |= {letter.translate(_COMPLEMENT) for letter in letters}
         self.letters = np.array(sorted(map(ord, letters)), dtype=np.uint32)
         self.k, self.base = config.k, len(letters) + 1
         if self.k * np.log2(max(self.base, 2)) >= 63:
@@ -117,6 +121,8 @@ class _Alphabet:
         self.complement = np.array([0, *mirrored, unknown], dtype=np.int64)
 
     def digits(self, points: np.ndarray) -> np.ndarray:
+        for point, same in self.same.items():
+            points = np.where(points == point, points.dtype.type(same), points)
         at = np.searchsorted(self.letters, points)
         near = np.minimum(at, max(len(self.letters) - 1, 0))
         known = self.letters[near] == points if len(self.letters) else np.zeros(len(points), bool)
