@@ -241,3 +241,14 @@ def test_initial_outputs_have_the_size_that_the_initialisation_implies():
 def test_impossible_options_are_refused(options):
     with pytest.raises(ConfigError, match=r"state|steps"):
         S4D(3, S4D.Config(**options))
+
+
+def test_spectrum_and_rule_are_those_of_the_options():
+    lin, real = (S4D(2, S4D.Config(state=8, init=init)).bank for init in ("lin", "real"))
+    torch.testing.assert_close(lin.frequency[0], torch.pi * torch.arange(4.0))
+    torch.testing.assert_close(real.decay_log[0].exp(), torch.arange(1.0, 5.0))
+    zoh, bilinear = (S4D(2, S4D.Config(state=8, discretisation=rule)) for rule in ("zoh", "bilinear"))
+    bilinear.load_state_dict(zoh.state_dict())
+    half = torch.complex(-zoh.bank.decay_log.exp(), zoh.bank.frequency) * zoh.bank.step_log.exp()[:, None]
+    torch.testing.assert_close(zoh.bank.discrete()[1].to(half.dtype), half.exp())
+    torch.testing.assert_close(bilinear.bank.discrete()[1].to(half.dtype), (1 + half / 2) / (1 - half / 2))

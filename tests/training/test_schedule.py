@@ -24,3 +24,8 @@ def test_warm_up_is_linear_and_never_zero() -> None:
 
 def test_a_run_of_one_step_has_the_full_rate() -> None:
     assert Schedule().factor(0, 1) == 1.0
+
+
+def test_warm_up_and_floor_are_those_that_were_asked_for() -> None:
+    factors = [Schedule(warmup=0.5, floor=0.4).factor(step, 4) for step in range(4)]
+    assert factors == pytest.approx([0.5, 1.0, 1.0, 0.7])
