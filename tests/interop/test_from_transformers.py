@@ -8,6 +8,7 @@ import torch
 from seqloom.core.component import Value
 from seqloom.core.errors import CheckpointError, ConfigError, DataError
 from seqloom.core.specials import SPECIALS
+from seqloom.decoding._base import PlainGrammar
 from seqloom.decoding._hypotheses import prompts
 from seqloom.decoding.greedy import Greedy
 from seqloom.interop.from_transformers import from_transformers
@@ -105,21 +106,38 @@ def test_logits_whole_and_stepped(case, dtype, far):
         )
 
 
-@pytest.mark.parametrize("case", ["gpt2", "llama", "mistral", "qwen3"])
+@pytest.mark.parametrize("case", ["gpt2", "llama", "llama-padded", "mistral", "qwen3"])
 def test_generated_tokens(case):
     theirs, ids = foreign(case), tokens()[:, :5]
     imported = from_transformers(theirs)
     rows = [imported.encode(row)[1:] for row in ids.tolist()]
-    silent = [imported.foreign_V[SPECIALS.bos]]  # ours never writes a second beginning
+    silent = [imported.foreign_V[own] for own in (SPECIALS.bos, SPECIALS.pad)]  # ours never writes those
+    silent = [foreign for foreign in silent if foreign >= 0]
     want = theirs.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False, pad_token_id=0,
         suppress_tokens=silent,
     )[:, 5:]  # fmt: skip
-    done = Greedy().decode(imported.model, prompts(rows), limit=20)
+    greedy = Greedy(Greedy.Config(grammar=PlainGrammar.Config(end=imported.ends)))
+    done = greedy.decode(imported.model, prompts(rows), limit=20)
     for row in range(len(rows)):
         got = imported.decode(done.tokens_of(row))
         assert got == want[row, : len(got)].tolist()
-        assert len(got) == 20 or got[-1] == 9
+        assert len(got) == 20 or got[-1] in (9, 11)
+
+
+def test_every_end_of_a_chat_model_ends_a_text():
+    theirs = foreign("llama-padded")
+    with torch.no_grad():
+        theirs.lm_head.weight[11] = 40 * theirs.model.norm.weight.sign()  # whatever comes, 11 is likely soon
+        theirs.lm_head.weight[9] = 0
+    imported = from_transformers(theirs)
+    assert [imported.foreign_V[own] for own in imported.ends] == [9, 11]
+    assert "11 also end a text" in imported.note
+    greedy = Greedy(Greedy.Config(grammar=PlainGrammar.Config(end=imported.ends)))
+    done = greedy.decode(imported.model, prompts([imported.encode(row)[1:] for row in tokens().tolist()]), limit=60)
+    written = [imported.decode(done.tokens_of(row)) for row in range(done.batch)]
+    assert any(row[-1] == 11 for row in written)
+    assert not any(11 in row[:-1] for row in written)
 
 
 @pytest.mark.parametrize("case", ["gpt2", "llama-tied-biased", "llama"])
@@ -140,9 +158,14 @@ def test_a_folder_of_several_files(tmp_path):
     assert not (tmp_path / "model.safetensors").exists()
     assert torch.equal(from_transformers(tmp_path).model.head.weight, from_transformers(theirs).model.head.weight)
     index = tmp_path / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"x": "../../x.safetensors"}}))
-    with pytest.raises(DataError, match="outside"):
-        from_transformers(tmp_path)
+    for content, word in (
+        (json.dumps({"weight_map": {"x": "../../x.safetensors"}}), "outside"),
+        ("{}", "weight_map"),
+        ("[", "index.json.*JSON"),
+    ):
+        index.write_text(content)
+        with pytest.raises(DataError, match=word):
+            from_transformers(tmp_path)
 
 
 def test_a_tied_model_stays_tied_and_shares_nothing_with_the_foreign_one():
@@ -161,6 +184,8 @@ def test_ids_go_there_and_back_and_the_note_says_how():
     assert imported.encode([5, 9, 0, 1, 11]) == [1, 2, 0, 6, imported.foreign_V.index(11)]
     assert imported.decode([1, 3, 6, 2]) == [5, 1, 9]
     assert "<eos> = 9" in imported.note
+    with pytest.raises(ConfigError, match=f"no id {SIZE}"):
+        imported.encode([5, SIZE])
     one = from_transformers(foreign("gpt2-one-end"))
     assert one.encode([9, 12, 9])[::2] == [SPECIALS.bos, SPECIALS.eos]
     assert SPECIALS.bos in one.model.config.unpredicted

@@ -6,6 +6,7 @@ Shapes: V our vocabulary.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from seqloom.core.errors import ConfigError
 from seqloom.core.specials import NAMES, SPECIALS
 from seqloom.models.causal_lm import CausalLM
 
@@ -17,6 +18,8 @@ class Imported:
     model: CausalLM
     foreign_V: tuple[int, ...]
     """The foreign id of each of ours; -1 where the foreign vocabulary has none."""
+    ends: tuple[int, ...] = (SPECIALS.eos,)
+    """Our ids of all that ends a text, eos first: a chat model has several. ``PlainGrammar.Config(end=ends)``."""
 
     def encode(self, ids: Sequence[int]) -> list[int]:
         """Our ids for those of the model's own tokenizer.
@@ -27,6 +30,9 @@ class Imported:
         shared = self.foreign_V[SPECIALS.bos] == self.foreign_V[SPECIALS.eos] >= 0
         if shared:
             ours[self.foreign_V[SPECIALS.eos]] = SPECIALS.eos
+        strange = next((foreign for foreign in ids if foreign not in ours), None)
+        if strange is not None:
+            raise ConfigError(f"the model has no id {strange}: do the ids come from its own tokenizer?")
         own = [ours[foreign] for foreign in ids]
         return [SPECIALS.bos, *own[1:]] if shared and own[:1] == [SPECIALS.eos] else own
 
@@ -41,4 +47,6 @@ class Imported:
             f"{name} = {self.foreign_V[own]}" if self.foreign_V[own] >= 0 else f"{name} = none"
             for own, name in enumerate(NAMES)
         ]
-        return f"foreign ids of the specials: {', '.join(named)}; ordinary symbols follow from {SPECIALS.count}"
+        also = ", ".join(str(self.foreign_V[own]) for own in self.ends[1:])
+        ends = f"; {also} also end a text" if also else ""
+        return f"foreign ids of the specials: {', '.join(named)}; ordinary symbols follow from {SPECIALS.count}{ends}"

@@ -50,7 +50,8 @@ def from_transformers(source: str | Path | torch.nn.Module, *, dtype: torch.dtyp
     config = replace(config, unpredicted=tuple(absent))
     for name in {"input.embedding.weight", "head.weight"} & set(tensors):
         tensors[name] = _in_our_order(tensors[name], foreign_V)
-    return Imported(_build(config, tensors, len(foreign_V), dtype), foreign_V)
+    ends = (SPECIALS.eos, *(foreign_V.index(foreign) for foreign in _ends(options, size)[1:]))
+    return Imported(_build(config, tensors, len(foreign_V), dtype), foreign_V, ends)
 
 
 def _look(model: torch.nn.Module) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
@@ -64,20 +65,27 @@ def _look(model: torch.nn.Module) -> tuple[Mapping[str, Any], Mapping[str, Tenso
 def _read(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
     """Options and weights of a folder."""
     try:
-        options = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        options = _object(folder / "config.json")
         files = _files(folder)
         weights: dict[str, Tensor] = {}
         for file in files:
             weights |= load_file(file)
     except OSError as error:
         raise mend_os_error(error, error.filename or folder) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError("is not readable JSON", file=folder / "config.json", mend="Download it again.") from error
     except SafetensorError as error:
         raise CheckpointError(f"{folder}: the weights cannot be read ({error}): download them again") from error
-    if not isinstance(options, dict):
-        raise DataError("holds no object", file=folder / "config.json", mend="Download it again.")
     return options, weights
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """One JSON object."""
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError("is not readable JSON", file=file, mend="Download it again.") from error
+    if not isinstance(document, dict):
+        raise DataError("holds no object", file=file, mend="Download it again.")
+    return document
 
 
 def _files(folder: Path) -> list[Path]:
@@ -85,8 +93,10 @@ def _files(folder: Path) -> list[Path]:
     if whole.is_file():
         return [whole]
     if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        files = [folder / name for name in sorted(names)]
+        named = _object(index).get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+            raise DataError("names no weight_map of files", file=index, mend="Download it again.")
+        files = [folder / name for name in sorted(set(named.values()))]
         if any(file.parent != folder for file in files):
             raise DataError("names files outside its folder", file=index, mend="Do not use it.")
         return files
@@ -100,14 +110,20 @@ def _dictionary(options: Mapping[str, Any], size: int) -> tuple[int, ...]:
 
     def one(name: str) -> int:
         given = options.get(name)
-        given = (given or [None])[0] if isinstance(given, list) else given
         return given if isinstance(given, int) and 0 <= given < size else -1
 
-    bos, eos, pad = one("bos_token_id"), one("eos_token_id"), one("pad_token_id")
+    bos, eos, pad = one("bos_token_id"), (_ends(options, size) or [-1])[0], one("pad_token_id")
     first = [-1] * SPECIALS.count
     first[SPECIALS.bos], first[SPECIALS.eos] = bos, eos
     first[SPECIALS.pad] = -1 if pad in (bos, eos) else pad
     return (*first, *(token for token in range(size) if token not in first))
+
+
+def _ends(options: Mapping[str, Any], size: int) -> list[int]:
+    """The foreign ids that end a text, each once."""
+    given = options.get("eos_token_id")
+    every = given if isinstance(given, list) else [given]
+    return [end for end in dict.fromkeys(every) if isinstance(end, int) and 0 <= end < size]
 
 
 def _in_our_order(weight_FD: Tensor, foreign_V: tuple[int, ...]) -> Tensor:
