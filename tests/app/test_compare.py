@@ -99,3 +99,7 @@ def test_one_long_sequence_is_judged_in_pieces():
     found = compare(["abcabcabd" * 300], ["ngram"])
     assert len(found.best.arms[0].judgement.bits_N) > 3
     assert not found.best.row.ties
+
+
+def test_one_model_may_be_named_without_a_list(cycles):
+    assert [entry.name for entry in compare(cycles, "ngram").entries] == ["ngram", "unigram"]

@@ -174,3 +174,10 @@ def test_names_that_are_no_model_say_why():
     ):
         with pytest.raises(ConfigError, match=words):
             fit(["ab"] * 9, name)
+
+
+def test_budgets_and_data_of_the_wrong_kind_are_user_errors():
+    with pytest.raises(ConfigError, match="5 is no budget"):
+        fit(["ab"] * 9, "gru", budget=5)
+    with pytest.raises(DataError, match="empty sequences alone"):
+        fit([""] * 9, "ngram")

@@ -242,3 +242,8 @@ def test_a_document_that_is_no_object_is_refused_by_name(fitted, tmp_path, name)
     (tmp_path / "m" / name).write_text("[]")
     with pytest.raises(CheckpointError, match=f"{name} holds no JSON object"):
         load(tmp_path / "m")
+
+
+def test_a_sequence_that_has_not_begun_and_no_prompts_at_all(fitted):
+    assert len(fitted.predict([[]], top=2)) == 2
+    assert fitted.generate(2, prompts=[]).schema == fitted.generate(2, limit=3).schema

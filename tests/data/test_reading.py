@@ -7,7 +7,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from seqloom.core.errors import ConfigError, DataError
+from seqloom.core.errors import ConfigError, DataError, SeqloomError
 from seqloom.data import samples
 from seqloom.data.columns import Columns
 from seqloom.data.readers.text import Text
@@ -106,3 +106,28 @@ def test_names_are_found_without_loading_anything():
     )
     out = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
     assert out == "('fasta', 'table', 'text') set()\n"
+
+
+def test_a_series_is_a_list_of_sequences():
+    assert read(pl.Series(["ab", "c"])).kind == "text"
+    assert read(pl.Series([["a", "b"], ["c"]])).symbols()[1] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (None, "NoneType holds no sequences"),
+        (3, "int holds no sequences"),
+        ([1, 2, 3], "row 1: is int, no sequence"),
+        (["ab", None], "row 2: is NoneType, no sequence"),
+        ([["a"], ["b", None]], "row 2: symbol 2 is missing"),
+    ],
+)
+def test_what_holds_no_sequences_is_refused_by_row(source, words):
+    with pytest.raises(SeqloomError, match=words):
+        read(source)
+
+
+def test_sequences_that_are_all_empty_are_of_symbols():
+    assert read([[], []]).kind == "symbols"
+    assert read([["None"]]).symbols()[1] == ["None"]

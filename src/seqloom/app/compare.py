@@ -171,7 +171,7 @@ class Comparison:
 
 def compare(
     source: Any,
-    models: Sequence[str] = MODELS,
+    models: str | Sequence[str] = MODELS,
     *,
     task: str = "auto",
     budget: str = "60s",
@@ -185,7 +185,7 @@ def compare(
 
     Args:
         source: A path, ``sample:NAME``, a FileSource, a frame, lists or arrays.
-        models: Recipes, classical models, mixers or hybrids; the trivial baseline is added.
+        models: Recipes, classical models, mixers or hybrids, one or several; the trivial baseline is added.
         task: next, classify, or auto: classify where there are labels.
         budget: Of each training: ``60s`` or ``2000steps``.
         seeds: Trainings of each network; classical models do not depend on one.
@@ -196,7 +196,7 @@ def compare(
     """
     if seeds < 1 or not models:
         raise ConfigError("a comparison needs at least one model and one seed")
-    names = list(dict.fromkeys(models))
+    names = list(dict.fromkeys([models] if isinstance(models, str) else models))
     for name in names:
         if name not in BASELINE.values():
             check_model(name)

@@ -198,7 +198,10 @@ class Fitted:
             self.engine.stepper, repeated, limit=limit, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
         )
         text = [self.tokenizer.render(line) for line in written]
-        return pl.DataFrame({"id": numbered, "sequence": text, "ended": ended}, schema_overrides={"id": pl.String})
+        return pl.DataFrame(
+            {"id": numbered, "sequence": text, "ended": ended},
+            schema={"id": pl.String, "sequence": pl.String, "ended": pl.Boolean},
+        )
 
     def embed(self, data: Any) -> pl.DataFrame:
         """One vector a sequence: ``id, vector``.

@@ -45,7 +45,7 @@ class Loaded:
 
     def run(self, name: str, *, budget: str | Budget = "45s", seed: int = 7) -> Run:
         """The run of a model by its name. ConfigError names the models that there are."""
-        parsed = parse(budget) if isinstance(budget, str) else budget
+        parsed = budget if isinstance(budget, Budget) else parse(budget)
         base = replace(self.base, budget=parsed, seed=seed)
         if name in discovery.names("recipes"):
             recipe: Any = discovery.module("recipes", name)
@@ -121,6 +121,8 @@ def load_data(
     )
     prepared = prepare(base, sequences, tokenizer=tokenizer, classes=classes)
     train, test_part = prepared.train, prepared.test
+    if not train.symbols:
+        raise DataError("holds empty sequences alone", file=sequences.source, mend="Check that it is the right file.")
     if not len(test_part) or (chosen == "next" and not test_part.lengths.sum()):
         mend = "Bring more of them, or a file of its own with --test."
         raise DataError("too few sequences: none is left to test on", file=sequences.source, mend=mend)

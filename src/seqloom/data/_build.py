@@ -1,5 +1,6 @@
 """Arrow columns from and to arrays: the one place that knows how sequences lie in memory."""
 
+from collections.abc import Iterable, Sized
 from typing import Any
 
 import numpy as np
@@ -19,19 +20,39 @@ def sequence_column(items: Any) -> tuple[pa.Array, Kind]:
     """Strings -> text, lists of symbols or integers -> symbols, floating-point arrays -> values."""
     if isinstance(items, str):
         raise ConfigError("one string is one sequence: put it into a list, [text]")
+    if not isinstance(items, Iterable):
+        raise ConfigError(f"{type(items).__name__} holds no sequences: hand over a path, a frame, or a list of them")
     items = list(items)
+    _sized(items)
     first = next((item for item in items if len(item)), items[0] if items else "")
     if isinstance(first, str):
         _all_of(items, str, "strings")
         return pa.array(items, pa.large_string()), "text"
-    array = np.asarray(first)
+    array = np.asarray(first) if len(first) or isinstance(first, np.ndarray) else np.array([], str)
     if array.dtype.kind == "f":
         return _value_column(items), "values"
     if array.dtype.kind not in "iuUSOb":
         raise ConfigError(f"a sequence of {array.dtype} is neither text nor symbols nor values")
     flat = [str(symbol) for item in items for symbol in item]
+    if "None" in flat:
+        _no_gaps(items)
     offsets = np.concatenate([[0], np.cumsum([len(item) for item in items], dtype=np.int64)])
     return listed(pa.array(flat, pa.string()).dictionary_encode(), offsets), "symbols"
+
+
+def _sized(items: list[Any]) -> None:
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, Sized) or (isinstance(item, np.ndarray) and not item.ndim):
+            mend = "Put one sequence alone into a list, [sequence]; leave out what is missing."
+            raise DataError(f"is {type(item).__name__}, no sequence", file="memory", row=number, value=item, mend=mend)
+
+
+def _no_gaps(items: list[Any]) -> None:
+    for number, item in enumerate(items, 1):
+        for at, symbol in enumerate(item, 1):
+            if symbol is None:
+                mend = "Leave it out, or name what is missing."
+                raise DataError(f"symbol {at} is missing", file="memory", row=number, value=None, mend=mend)
 
 
 def _all_of(items: list[Any], kind: type, name: str) -> None:

@@ -70,10 +70,11 @@ def _frame(source: Any) -> Any:
 
     home = type(source).__module__.split(".")[0]
     if home == "polars":
-        return source.collect() if isinstance(source, pl.LazyFrame) else source
+        made = source.collect() if isinstance(source, pl.LazyFrame) else source
+        return made if isinstance(made, pl.DataFrame) else None
     if home == "pyarrow":
         return pl.from_arrow(source)
-    if home == "pandas":
+    if home == "pandas" and hasattr(source, "columns"):  # a series is a list of sequences
         return pl.from_pandas(source)
     if isinstance(source, Mapping):
         return pl.DataFrame(dict(source))

@@ -34,9 +34,12 @@ class Budget(Value):
         return f"{self.seconds:f}".rstrip("0").rstrip(".") + "s"
 
 
+_FORM = r"\s*(\d+(?:\.\d+)?)\s*(s|sec|seconds|m|min|h|steps?)\s*"
+
+
 def parse(text: str) -> Budget:
     """Read ``60s``, ``2m``, ``1h`` or ``2000steps``."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|seconds|m|min|h|steps?)\s*", text)
+    found = isinstance(text, str) and re.fullmatch(_FORM, text)
     if not found:
         raise ConfigError(f"{text!r} is no budget: write seconds (60s, 5m, 1h) or steps (2000steps)")
     number, unit = float(found[1]), found[2]
