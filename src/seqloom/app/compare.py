@@ -5,7 +5,7 @@ finished is not done again, what was stopped goes on, and a model that fails doe
 """
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -355,8 +355,8 @@ class _Prefixed:
     def stage(self, name: str, total: int | None = None, unit: str = "step") -> None:
         self.inner.stage(f"{self.prefix}: {name}", total, unit)
 
-    def advance(self, n: int = 1, **values: Any) -> None:
-        self.inner.advance(n, **values)
+    def advance(self, n: int = 1, values: Mapping[str, Any] | None = None) -> None:
+        self.inner.advance(n, values)
 
     def note(self, text: str) -> None:
         self.inner.note(text)

@@ -87,7 +87,7 @@ def run_claim(
     for seed in seeds:
         for arm, what in arms.items():
             measured[arm][seed] = _arm(subject, name, arm, what, seed, cache)
-            progress.advance(1, arm=arm, seed=seed)
+            progress.advance(1, {"arm": arm, "seed": seed})
     findings = _judge(subject, measured, seeds)
     table = {arm: _columns(rows, seeds) for arm, rows in measured.items()}
     document = _document(name, subject, seeds, table, findings)

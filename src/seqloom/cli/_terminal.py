@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -113,7 +114,7 @@ class Display:
             self.console.print(escape(name), style="dim")
             self.said = name
 
-    def advance(self, n: int = 1, **values: Any) -> None:
+    def advance(self, n: int = 1, values: Mapping[str, Any] | None = None) -> None:
         """Move the bar; the figures stand beside it."""
         if self.task is None:
             return

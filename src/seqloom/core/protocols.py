@@ -3,7 +3,7 @@
 Shapes: B rows, q tokens of this call, V vocabulary, T time, D width, K halo.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -63,7 +63,7 @@ class Progress(Protocol):
     def stage(self, name: str, total: int | None = None, unit: str = "step") -> None:
         """A new stage begins."""
 
-    def advance(self, n: int = 1, **values: Any) -> None:
+    def advance(self, n: int = 1, values: Mapping[str, Any] | None = None) -> None:
         """``n`` units are done; ``values`` are figures worth showing."""
 
     def note(self, text: str) -> None:
@@ -76,7 +76,7 @@ class Silent:
     def stage(self, name: str, total: int | None = None, unit: str = "step") -> None:
         """Ignore the stage."""
 
-    def advance(self, n: int = 1, **values: Any) -> None:
+    def advance(self, n: int = 1, values: Mapping[str, Any] | None = None) -> None:
         """Ignore the units."""
 
     def note(self, text: str) -> None:

@@ -253,7 +253,7 @@ class Loop:
         """Evaluate on the validation part and keep the best weights."""
         values = self.evaluate(self.data.valid, limit=self.recipe.stopping.examples)
         metrics.add("look", self.step, {**values, "seconds": self.seconds})
-        self.progress.advance(0, valid=values["loss"])
+        self.progress.advance(0, {"valid": values["loss"]})
         for callback in self.callbacks:
             callback.after_look(self, values)
         if values["loss"] < self.best_loss:
@@ -334,7 +334,7 @@ class Loop:
 
     def _report(self, metrics: Metrics, values: dict[str, float]) -> None:
         metrics.add("step", self.step, values)
-        self.progress.advance(1, **{name: values[name] for name in ("nll", "accuracy") if name in values})
+        self.progress.advance(1, {name: values[name] for name in ("nll", "accuracy") if name in values})
         for callback in self.callbacks:
             callback.after_step(self, values)
 
