@@ -78,6 +78,25 @@ def test_a_saved_file_is_mapped_and_equal(tmp_path, items):
     assert [len(piece) for piece in after.pieces()] == [2, 1]
 
 
+def test_a_mapped_file_can_be_written_over_and_a_failed_writing_leaves_it(tmp_path, monkeypatch):
+    import pyarrow as pa
+
+    path = tmp_path / "s.arrow"
+    Sequences.of(["abc" * 100_000]).save(path)
+    mapped = Sequences.open(path)
+    mapped.select([0]).save(path)
+    assert Sequences.open(path).sequence(0) == mapped.sequence(0) == "abc" * 100_000
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pa.ipc, "new_file", full)
+    with pytest.raises(DataError):
+        Sequences.of(["x"]).save(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["s.arrow"]
+    assert Sequences.open(path).lengths.tolist() == [300_000]
+
+
 def test_mapping_reads_nothing(tmp_path):
     import pyarrow as pa
 

@@ -70,6 +70,35 @@ def test_groups_follow_time_where_there_is_time():
     assert [part.tolist() for part in (found.train, found.valid, found.test)] == [[1, 3], [4, 5], [0, 2]]
 
 
+@pytest.mark.parametrize("missing", [np.nan, np.datetime64("NaT")])
+def test_groups_without_a_time_disturb_no_order(missing):
+    rng = np.random.default_rng(1)
+    kind = type(missing)
+    start = [rng.permutation(24)[i] for i in range(24)]
+    when = [
+        [] if i % 4 == 0 else [kind(int(t), "s") if kind is np.datetime64 else float(t)] for i, t in enumerate(start)
+    ]
+    groups = [f"g{i // 2}" if i < 12 else f"h{i}" for i in range(24)]  # a pair has a time where one of both has
+    sequences = Sequences.of([["a"] * len(t) for t in when], times=when, groups=groups)
+    found = split(sequences)
+    first = sequences.start_times
+    earliest = [np.fmin.reduce(first[[j for j in range(24) if groups[j] == g]]) for g in groups]
+    times = [[t for i in part if not np.isnan(t := earliest[i])] for part in (found.train, found.valid, found.test)]
+    assert found.how == "group"
+    assert max(times[0]) < min(times[1]) <= max(times[1]) < min(times[2])
+
+
+def test_what_has_no_group_is_alone_and_shared_by_nobody():
+    grouped, others = texts(9, groups=list("aabbccdde")), texts(5)
+    sequences = Sequences.join([grouped, others])
+    given = split(sequences, test=range(9, 14))
+    assert leakage(sequences, given).shared_groups == 0
+    found = split(sequences, "group", fractions=(0.5, 0.25, 0.25))
+    assert len(found.train) + len(found.valid) + len(found.test) == 14
+    assert len({len(part & set(range(9, 14))) for part in map(set, (found.train, found.valid, found.test))}) > 1
+    assert leakage(sequences, found).shared_groups == 0
+
+
 def test_one_long_sequence_is_cut_by_position():
     sequences = Sequences.of(["é" * 5 + "x" * 80 + "y" * 10 + "z" * 5])
     found = split(sequences)
@@ -81,6 +110,13 @@ def test_one_long_sequence_is_cut_by_position():
     assert [part.opens[0] for part in (train, valid, test)] == [True, False, False]
     assert [part.closes[0] for part in (train, valid, test)] == [False, False, True]
     assert "follow one another" in leakage(sequences, found).sentences[0]
+
+
+def test_a_time_of_the_whole_stays_with_every_part():
+    sequences = Sequences.of(["abcdefghij", "klmnopqrst"], times=[[1.0], [2.0]])
+    parts = split(sequences).parts(sequences)
+    assert [part.sequence(1) for part in parts] == ["klmnopqr", "s", "t"]
+    assert all(part.times().flat.tolist() == [1.0, 2.0] for part in parts)
 
 
 def test_parts_select_the_sequences():
@@ -140,6 +176,8 @@ def test_what_cannot_be_split_is_refused():
         ({"fractions": (0.5, 0.5)}, "add up to 1"),
         ({"fractions": (0.5, 0.6, -0.1)}, "add up to 1"),
         ({"test": [9]}, "names sequence 9"),
+        ({"test": [-2, 1]}, "names sequence -2"),
+        ({"test": [True, False]}, "mask of the test part has 2"),
         ({"test": [0, 1, 2, 3, 4]}, "leave something"),
     ):
         with pytest.raises(ConfigError, match=word):

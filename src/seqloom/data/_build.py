@@ -171,8 +171,8 @@ def numbers(column: pa.ChunkedArray) -> Ragged:
     return Ragged.join(parts) if parts else Ragged.of([], np.float64)
 
 
-def cut(table: pa.Table, kind: str, starts: np.ndarray, stops: np.ndarray) -> pa.Table:
-    """One part of each sequence, and of its times and channels."""
+def cut(table: pa.Table, kind: str, starts: np.ndarray, stops: np.ndarray, lengths: np.ndarray) -> pa.Table:
+    """One part of each sequence, and of its times and channels; a time of a whole sequence stays with its parts."""
     table = table.combine_chunks()
     for at, name in enumerate(table.column_names):
         column = table[name]
@@ -180,9 +180,11 @@ def cut(table: pa.Table, kind: str, starts: np.ndarray, stops: np.ndarray) -> pa
             table = table.set_column(at, name, _cut_text(column, starts, stops))
         elif pa.types.is_large_list(column.type):
             offsets = _offsets(column.chunk(0))
-            lengths = np.minimum(stops, np.diff(offsets)) - starts
-            values = column.chunk(0).values.take(pa.array(spans(offsets[:-1] + starts, lengths)))
-            table = table.set_column(at, name, listed(values, np.concatenate([[0], np.cumsum(lengths)])))
+            held = np.diff(offsets)
+            each = held == lengths  # one value a symbol
+            begin, end = np.where(each, starts, 0), np.where(each, np.minimum(stops, held), held)
+            values = column.chunk(0).values.take(pa.array(spans(offsets[:-1] + begin, end - begin)))
+            table = table.set_column(at, name, listed(values, np.concatenate([[0], np.cumsum(end - begin)])))
     return table
 
 

@@ -4,7 +4,7 @@ id        string                     name of the sequence, kept to the end
 sequence  large_string               kind "text" (DNA and proteins too)
           large_list<dictionary>     kind "symbols" (events, items, words)
           large_list<double>, or of fixed-size lists of doubles             kind "values"
-time      large_list<timestamp[us]> or large_list<double>, one a symbol     optional
+time      large_list<timestamp[us]> or large_list<double>, one a symbol, or one for all of them      optional
 label, group   string                                                       optional
 row       int64                      first row of the sequence in its source, from 1
 opens, closes  bool                  False where a part of a longer sequence begins or ends    optional
@@ -192,7 +192,7 @@ class Sequences:
 
         starts, stops = np.asarray(starts, np.int64), np.asarray(stops, np.int64)
         lengths = self.lengths
-        table = _build.cut(self.table, self.kind, starts, stops)
+        table = _build.cut(self.table, self.kind, starts, stops, lengths)
         table = _build.put(table, "opens", self.opens & (starts == 0))
         return self._with(_build.put(table, "closes", self.closes & (stops >= lengths)))
 
@@ -219,15 +219,18 @@ class Sequences:
         return cls(table, first.kind, source=first.source, alphabet=alphabet, notes=notes)
 
     def save(self, path: str | Path) -> None:
-        """Write an Arrow IPC file that ``open`` maps into memory."""
+        """Write an Arrow IPC file that ``open`` maps into memory; an earlier file is replaced once all is written."""
         import pyarrow as pa
 
         meta = {"kind": self.kind, "source": self.source, "alphabet": self.alphabet, "notes": list(self.notes)}
         table = self.table.replace_schema_metadata({_META: json.dumps(meta).encode()})
+        partial = Path(path).with_name(f"{Path(path).name}.partial")  # these very sequences may be mapped from path
         try:
-            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
                 writer.write_table(table.unify_dictionaries())
+            partial.replace(path)
         except OSError as error:
+            partial.unlink(missing_ok=True)
             raise mend_os_error(error, path) from error
 
     @classmethod
