@@ -40,6 +40,8 @@ class FileSource(Value):
     """Another file that is the test part; the first one is then split into training and validation."""
     fingerprint: str = ""
     """SHA-256 of what was read; checked where it is given."""
+    test_fingerprint: str = ""
+    """SHA-256 of the test file, likewise: figures of another test part are other figures."""
 
     @property
     def name(self) -> str:
@@ -50,25 +52,26 @@ class FileSource(Value):
 
     def read(self) -> Sequences:
         """Read the file. Raises DataError where its content is not what the fingerprint says."""
-        return self._read(self.path)
+        return self._read(self.path, self.fingerprint)
 
     def read_test(self) -> Sequences | None:
         """Read the test file, where there is one."""
-        return None if self.test is None else self._read(self.test)
+        return None if self.test is None else self._read(self.test, self.test_fingerprint)
 
     def stamped(self, sequences: Sequences | None = None) -> Self:
-        """The same source with its fingerprint: of the file, or of sequences from memory or stdin."""
-        if sequences is not None and self.path in ("", "-"):
-            return replace(self, fingerprint=fingerprint_of(sequences))
-        return replace(self, fingerprint=fingerprint_of(located(self.path)))
+        """The same source with its fingerprints: of the files, or of sequences from memory or stdin."""
+        known = sequences is not None and self.path in ("", "-")
+        main = fingerprint_of(sequences if known else located(self.path))  # type: ignore[arg-type]
+        tested = "" if self.test in (None, "-") else fingerprint_of(located(self.test))  # type: ignore[arg-type]
+        return replace(self, fingerprint=main, test_fingerprint=tested)
 
-    def _read(self, path: str) -> Sequences:
+    def _read(self, path: str, fingerprint: str) -> Sequences:
         from seqloom.data.reading import read
 
         if not path:
             raise DataError("the data came from memory, not from a file", mend="Hand it over again.")
         place = path if path == "-" else located(path)
-        if self.fingerprint and path == self.path != "-" and fingerprint_of(Path(place)) != self.fingerprint:
+        if fingerprint and path != "-" and fingerprint_of(Path(place)) != fingerprint:
             raise DataError("the file has changed since this run began", file=path, mend="Begin a new run with --out.")
         return read(place, columns=self.columns, reader=self.reader)
 
