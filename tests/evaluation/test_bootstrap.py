@@ -35,6 +35,21 @@ def test_sequences_are_drawn_not_tokens():
     assert tenfold.high == pytest.approx(alone.high)
 
 
+@pytest.mark.parametrize("count", [3, 6, 20])
+def test_few_sequences_give_intervals_as_wide_as_students(count):
+    from scipy import stats
+
+    rng, held, widths = np.random.default_rng(count), 0, []
+    for seed in range(200):
+        values = rng.normal(size=count)
+        found = bootstrap(values, draws=1000, seed=seed)
+        held += found.low <= 0 <= found.high
+        t = stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count)
+        widths.append((found.high - found.low) / (2 * t))
+    assert held / 200 >= 0.89
+    assert np.mean(widths) == pytest.approx(1, abs=0.15)
+
+
 def test_many_sequences_are_pooled_without_changing_the_width():
     values = np.random.default_rng(0).exponential(size=20_000)
     pooled = _resample.pooled(values[:, None], 0)

@@ -2,6 +2,8 @@
 
     mean = sum_i s_i / sum_i n_i        s_i: what sequence i adds up to, n_i: how many predictions it has
 
+Where there are few sequences the replicates are spread as Student's t is (see ``_resample``).
+
 Shapes: N sequences, R replicates.
 Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
 """
@@ -12,7 +14,7 @@ import numpy as np
 
 from seqloom.core.errors import ConfigError
 from seqloom.evaluation._interval import Interval
-from seqloom.evaluation._resample import pooled, replicates
+from seqloom.evaluation._resample import means, pooled
 
 
 def bootstrap(sums: Any, counts: Any = None, *, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Interval:
@@ -42,6 +44,5 @@ def bootstrap(sums: Any, counts: Any = None, *, level: float = 0.95, draws: int 
     mean = float(sums_N[keep_N].sum() / counts_N.sum())
     if len(units_U2) < 2 or not np.isfinite(sums_N).all():
         return Interval(mean, float("nan"), float("nan"))
-    drawn_R2 = replicates(units_U2, draws, seed)
-    low, high = np.quantile(drawn_R2[:, 0] / drawn_R2[:, 1], [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means(units_U2, draws, seed)[:, 0], [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high))

@@ -2,6 +2,7 @@
 
     mean_m  = sum_i s_mi / sum_i n_i                    s_mi: what model m scores on sequence i, averaged over its seeds
     mean*_m = mean_m of sequences drawn with replacement, the same ones for all models        (test sequences)
+              spread as Student's t where sequences are few (see ``_resample``)
               + what other training seeds would change, by Student's t (see ``_seeds``)       (training seeds)
     p_ab    = 2 min(share of mean*_a - mean*_b <= 0, share >= 0), then Holm's correction over all pairs
 
@@ -22,7 +23,7 @@ import numpy as np
 from seqloom.core.component import Value
 from seqloom.core.errors import ConfigError
 from seqloom.data.ragged import Ragged
-from seqloom.evaluation._resample import pooled, replicates
+from seqloom.evaluation._resample import means, pooled
 from seqloom.evaluation._seeds import seed_noise
 
 DRAWS_A_PAIR = 100  # so that Holm's smallest p can fall below any usual level
@@ -152,8 +153,7 @@ def _draw(runs: dict[str, np.ndarray], counts_N: np.ndarray, draws: int, seed: i
     if len(counts_N) < 2 or not runs:
         return {}
     columns = [*(values.mean(0) for values in runs.values()), counts_N]
-    drawn_RM = replicates(pooled(np.stack(columns, 1), seed), draws, seed)
-    drawn = dict(zip(runs, (drawn_RM[:, :-1] / drawn_RM[:, -1:]).T, strict=True))
+    drawn = dict(zip(runs, means(pooled(np.stack(columns, 1), seed), draws, seed).T, strict=True))
     by_seed = {name: values.sum(1) / counts_N.sum() for name, values in runs.items()}
     for name, noise_R in seed_noise(by_seed, draws, seed).items():
         drawn[name] = drawn[name] + noise_R
