@@ -134,6 +134,28 @@ def test_a_newer_format_is_told(fitted, tmp_path):
         load(tmp_path / "m")
 
 
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_a_saving_cut_short_over_another_model_leaves_no_mixture(fitted, tmp_path, monkeypatch, done):
+    from seqloom.training import checkpoint
+
+    fitted.save(tmp_path)
+    write, left = checkpoint.write_json, iter(range(done))
+
+    def dies(path, document):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        write(path, document)
+
+    monkeypatch.setattr(checkpoint, "write_json", dies)
+    with pytest.raises(KeyboardInterrupt):
+        fitted.save(tmp_path)
+    with pytest.raises(CheckpointError, match="no finished model"):
+        Fitted.load(tmp_path)
+    monkeypatch.undo()
+    fitted.save(tmp_path)
+    assert Fitted.load(tmp_path).task == fitted.task
+
+
 def test_weights_of_another_model_are_refused(network, counted, tmp_path):
     network.save(tmp_path / "a")
     counted.save(tmp_path / "b")
@@ -171,6 +193,17 @@ def test_long_sequences_are_scored_with_half_a_window_of_past(cycles):
         cut = Network(Blueprint(model=config, sizes=sizes, window=16), model).score(kept, *flags)[0]
         assert cut.lengths.tolist() == (kept.lengths + flags[0] + flags[1] - 1).tolist()
         assert cut.values == pytest.approx(whole.values, abs=1e-5)
+
+
+@pytest.mark.parametrize("window", [0, 1, 2, 5, 8])
+@pytest.mark.parametrize("targets", [1, 5, 8, 23])
+def test_windows_score_every_target_once_and_see_half_a_window(window, targets):
+    from seqloom.app._scoring import cuts
+
+    pieces = list(cuts(targets, window, 0))
+    assert [t for p in pieces for t in range(p.from_, p.end)] == list(range(targets))
+    assert all(p.end - p.begin <= (window or targets) for p in pieces)
+    assert all(p.from_ - p.begin >= window // 2 for p in pieces[1:])
 
 
 def test_the_mass_of_the_unseen_is_what_was_asked_for():

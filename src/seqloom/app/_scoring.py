@@ -47,7 +47,7 @@ def cuts(targets: int, window: int, sequence: int) -> Iterator[Line]:
     if not window or targets <= window:
         yield Line(sequence, 0, 0, targets)
         return
-    half = window // 2
+    half = max(window // 2, 1)
     yield Line(sequence, 0, 0, window)
     for start in range(window, targets, half):
         yield Line(sequence, start + half - window, start, min(start + half, targets))

@@ -280,8 +280,12 @@ class Fitted:
         return Following(tuple(map(self._symbol, order)), tuple(p_V[order].tolist()), after)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the model; every file whole or not at all, ``config.json`` last."""
+        """Write the model; every file whole or not at all, ``config.json`` last: without it there is no model.
+
+        A model that was there ends first, so that a saving cut short leaves no mixture of both.
+        """
         folder = Path(folder)
+        (folder / CONFIG).unlink(missing_ok=True)
         checkpoint.save(folder / WEIGHTS, self.engine.tensors(), {"task": self.task})
         checkpoint.write_json(folder / VOCABULARY, self.tokenizer.to_json())
         checkpoint.write_json(folder / RUN, self.run.to_json())
