@@ -170,14 +170,17 @@ def _claims() -> list[list[str]]:
 def _class_words(path: Path) -> dict[str, str]:
     """`statement` and `source` of a claim, read from the text of its file."""
     words = {"statement": "", "source": ""}
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in words:
-            if isinstance(node.value, ast.Call):
-                given = {word.arg: ast.literal_eval(word.value) for word in node.value.keywords}
-                arxiv = f", arXiv:{given['arxiv']}" if given.get("arxiv") else ""
-                words["source"] = f"{given.get('authors', '')} {given.get('year', '')}{arxiv}".strip()
-            else:
-                words[node.targets[0].id] = str(ast.literal_eval(node.value))
+    classes = (node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.ClassDef))
+    for node in (node for kind in classes for node in kind.body if isinstance(node, ast.Assign | ast.AnnAssign)):
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        if not isinstance(target, ast.Name) or target.id not in words:
+            continue
+        if isinstance(node.value, ast.Call):
+            given = {word.arg: ast.literal_eval(word.value) for word in node.value.keywords}
+            arxiv = f", arXiv:{given['arxiv']}" if given.get("arxiv") else ""
+            words["source"] = f"{given.get('authors', '')} {given.get('year', '')}{arxiv}".strip()
+        elif node.value is not None:
+            words[target.id] = str(ast.literal_eval(node.value))
     return words
 
 

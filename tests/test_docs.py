@@ -31,3 +31,19 @@ def test_examples_of_docstrings_hold(path):
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_the_words_of_a_claim_are_those_of_its_class(tmp_path, monkeypatch):
+    pytest.importorskip("mkdocs")
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    pages = importlib.import_module("gen_pages")
+    file = tmp_path / "part.py"
+    file.write_text(
+        "statement = 'of nobody'\n"
+        "class Part:\n"
+        "    source: object = Source(authors='Ada', year=1843, arxiv='1.2')\n"
+        "    statement = 'it ' 'holds'\n"
+        "    def arms(self):\n"
+        "        source = self.read('x')\n"
+    )
+    assert pages._class_words(file) == {"statement": "it holds", "source": "Ada 1843, arXiv:1.2"}
