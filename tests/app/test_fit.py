@@ -1,3 +1,4 @@
+import io
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from seqloom.app.fit import fit
 from seqloom.app.plan import load_data
 from seqloom.core.errors import CheckpointError, ConfigError, DataError
 from seqloom.core.sizes import Sizes
+from seqloom.data.columns import Columns
 from seqloom.data.sequences import Sequences
 from seqloom.training.loop import CHECKPOINT, Interrupted, Loop
 from seqloom.training.source import FileSource
@@ -181,3 +183,27 @@ def test_budgets_and_data_of_the_wrong_kind_are_user_errors():
         fit(["ab"] * 9, "gru", budget=5)
     with pytest.raises(DataError, match="empty sequences alone"):
         fit([""] * 9, "ngram")
+
+
+def test_columns_are_remembered_for_other_forms_of_the_same_table(tmp_path, monkeypatch):
+    rows = {"order_id": [k // 3 for k in range(60)], "user": ["u", "v"] * 30, "status": [*"abc"] * 20}
+    frame = pl.DataFrame(rows)
+    frame.write_parquet(tmp_path / "log.parquet")
+    monkeypatch.setattr("sys.stdin", _Stdin(frame.write_csv()))
+    model = fit(FileSource(path="-", columns=Columns(case="order_id")), "ngram", out=tmp_path / "m")
+    assert model.run.data.columns.event == "status"
+    assert model.score(str(tmp_path / "log.parquet"))["id"].to_list() == [str(k) for k in range(20)]
+
+
+def test_new_data_on_standard_input_need_no_classes(tmp_path, monkeypatch):
+    (tmp_path / "t.csv").write_text("body,stars\n" + "good,5\nbad bad,1\n" * 20)
+    model = fit(FileSource(path=str(tmp_path / "t.csv"), columns=Columns(label="stars")), "ngram")
+    monkeypatch.setattr("sys.stdin", _Stdin("id,body\nx,bad bad\ny,good\n"))
+    assert model.predict("-")["class"].to_list() == ["1", "5"]
+
+
+class _Stdin:
+    """Standard input that holds a text."""
+
+    def __init__(self, text):
+        self.buffer = io.BytesIO(text.encode())

@@ -6,6 +6,7 @@ from typing import Any
 
 from seqloom.core.component import Value
 from seqloom.core.errors import DataError
+from seqloom.data._source import Source
 from seqloom.data.columns import Columns
 from seqloom.data.reading import read, sniff
 from seqloom.data.sequences import Sequences
@@ -30,23 +31,25 @@ def sequences_of(source: Any, *, like: Value | None = None) -> Sequences:
     known = like if isinstance(like, FileSource) else FileSource()
     if not isinstance(source, str | Path):
         return read(source, columns=known.columns)
-    if str(source) == "-":
-        return read("-", columns=known.columns, reader=known.reader)
-    place = located(source)
-    alike = _ending(place) == _ending(located(known.path))
-    return read(place, columns=_present(place, known) if alike else None, reader=known.reader if alike else None)
+    place = Source.of("-") if str(source) == "-" else located(source)
+    alike = isinstance(place, Source) or _ending(place) == _ending(located(known.path))
+    columns, reader = _columns_for(place, known, known.reader if alike else None)
+    return read(place, columns=columns, reader=reader)
 
 
-def _present(place: Path, known: FileSource) -> Columns | None:
-    """The columns of the training file, without a class or a group that new data need not have."""
+def _columns_for(place: Path | Source, known: FileSource, reader: str | None) -> tuple[Columns | None, str | None]:
+    """The columns of the training file, without a class or a group that new data need not have, and who reads them.
+
+    A file of another form (Parquet for CSV) has the same columns, or is read by a guess.
+    """
     if known.columns is None:
-        return None
+        return None, reader
     optional = replace(known.columns, label=None, group=None)
     try:
-        found = sniff(place, columns=optional, reader=known.reader).columns
+        found = sniff(place, columns=optional, reader=reader)
     except DataError:
-        return known.columns
-    return replace(optional, label=found.label, group=found.group)
+        return (None, None) if reader is None else (known.columns, reader)
+    return replace(optional, label=found.columns.label, group=found.columns.group), found.reader
 
 
 def _ending(path: Path) -> str:

@@ -167,14 +167,16 @@ def check_model(name: str) -> None:
 
 def _read(source: FileSource) -> tuple[FileSource, Sequences, tuple[str, ...]]:
     """Read a file; what was guessed about its columns is kept, so that every later read is the same."""
-    from seqloom.data.reading import sniff
+    from seqloom.data._source import Source
+    from seqloom.data.reading import read, sniff
     from seqloom.training.source import located
 
-    notes: tuple[str, ...] = ()
-    if source.path != "-":
-        guess = sniff(located(source.path), columns=source.columns, reader=source.reader)
-        source, notes = replace(source, columns=guess.columns, reader=guess.reader), guess.notes
-    return source, source.read(), notes
+    place = Source.of("-") if source.path == "-" else located(source.path)
+    guess = sniff(place, columns=source.columns, reader=source.reader)
+    source = replace(source, columns=guess.columns, reader=guess.reader)
+    if isinstance(place, Source):  # standard input can be read once
+        return source, read(place, columns=guess.columns, reader=guess.reader), guess.notes
+    return source, source.read(), guess.notes
 
 
 def _why(labelled: bool) -> str:
