@@ -115,3 +115,15 @@ def test_unreadable_flags_are_a_user_error(called):
 
 def test_from_is_the_flag_of_start():
     assert parse("fit", ["x.csv", "--from", "old"]).start == "old"
+
+
+def test_a_fault_of_ours_is_one_line_and_debug_shows_where(monkeypatch, called):
+    def fail(self):
+        raise RuntimeError("the\nsky fell")
+
+    monkeypatch.setattr("seqloom.cli.list.List.run", fail)
+    code, _, err = called("list")
+    assert code == 2
+    assert err == "seqloom list: unexpected RuntimeError: the sky fell; --debug shows where\n"
+    with pytest.raises(RuntimeError):
+        called("list", "--debug")

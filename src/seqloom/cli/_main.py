@@ -96,6 +96,12 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
             raise
         sys.stderr.write(f"seqloom {verb}: {error}\n")
         return error.exit_code
+    except Exception as error:  # a fault of ours: who runs the command is told how to see more, not shown all of it
+        if debug:
+            raise
+        what = " ".join(str(error).split())[:300] or "no word of it"
+        sys.stderr.write(f"seqloom {verb}: unexpected {type(error).__name__}: {what}; --debug shows where\n")
+        return USER_ERROR
 
 
 def _interrupted(verb: str, arguments: list[str], what: str) -> int:
