@@ -280,3 +280,12 @@ def test_a_document_that_is_no_object_is_refused_by_name(fitted, tmp_path, name)
 def test_a_sequence_that_has_not_begun_and_no_prompts_at_all(fitted):
     assert len(fitted.predict([[]], top=2)) == 2
     assert fitted.generate(2, prompts=[]).schema == fitted.generate(2, limit=3).schema
+
+
+def test_weights_of_another_width_are_refused_in_one_line(network, tmp_path):
+    config = network.save(tmp_path / "m") / "config.json"
+    width = network.run.model.backbone.width
+    config.write_text(config.read_text().replace(f'"width": {width}', f'"width": {width + 8}'))
+    with pytest.raises(CheckpointError, match="do not fit the model") as told:
+        load(tmp_path / "m")
+    assert "\n" not in str(told.value)

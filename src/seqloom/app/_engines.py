@@ -141,7 +141,8 @@ class Network(Engine):
         try:
             self.model.load_state_dict(dict(tensors))
         except RuntimeError as error:
-            raise CheckpointError(f"the weights do not fit the model of config.json: {error}") from error
+            first = str(error).splitlines()[1:2] or [str(error)]
+            raise CheckpointError(f"the weights do not fit the model of config.json: {first[0].strip()}") from error
 
 
 class Counted(Engine):
