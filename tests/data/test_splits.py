@@ -48,6 +48,19 @@ def test_overlapping_times_are_counted_and_told():
     assert "2 of 8 training sequences still run" in " ".join(report.sentences)
 
 
+def test_a_training_sequence_that_ends_as_the_test_begins_does_not_overlap():
+    sequences = Sequences.of([["a", "b"]] * 10, times=[[t, t + 2] for t in range(10)])
+    assert leakage(sequences, split(sequences)).overlapping == 0  # the last of train runs from 7 to 9
+
+
+def test_what_valid_and_test_share_is_a_duplicate_too():
+    sequences = Sequences.of(["ab", "cd", "ef", "gh"], times=[[1], [2], [3], [4]])
+    twins = Sequences.of(["ab", "cd", "xy", "xy"], times=[[1], [2], [3], [4]])
+    halves = {"how": "time", "fractions": (0.5, 0.25, 0.25)}
+    assert leakage(sequences, split(sequences, **halves)).duplicates == {"valid": 0, "test": 0}
+    assert leakage(twins, split(twins, **halves)).duplicates == {"valid": 0, "test": 1}
+
+
 def test_groups_stay_whole():
     groups = [f"g{i % 7}" for i in range(40)]
     sequences = texts(40, groups=groups)

@@ -7,6 +7,7 @@ import torch
 
 from seqloom.core.errors import ConfigError
 from seqloom.core.sizes import Sizes
+from seqloom.decoding._base import stop_at
 from seqloom.decoding._hypotheses import Counters, Hypotheses, Prompt, Reason, prompts
 from seqloom.models.backbone import Backbone, pattern
 from seqloom.models.causal_lm import CausalLM
@@ -81,3 +82,19 @@ def test_results_are_joined_by_prompt_and_cut_to_the_longest():
 def test_counters_add_up_over_models():
     both = Counters(calls=1, passes=1, tokens=5, state_bytes=8) + Counters(calls=2, passes=1, tokens=7, state_bytes=2)
     assert both == Counters(calls=3, passes=2, tokens=12, state_bytes=10)
+
+
+def test_a_row_that_goes_back_is_live_again():
+    hypotheses = started().append(tensor(6, 7, 8), torch.zeros(3), torch.zeros(3))
+    ended = replace(hypotheses, reason_B=torch.full((3,), int(Reason.STOP)))
+    assert ended.rollback(tensor(1, 0, 1)).reason_B.tolist() == [Reason.LIVE, Reason.STOP, Reason.LIVE]
+
+
+def test_a_stop_sequence_needs_all_of_its_tokens():
+    rule, hypotheses, ends = stop_at([8, 8], [6]), started(), []
+    for _ in range(2):
+        hypotheses = hypotheses.append(tensor(6, 7, 8), torch.zeros(3), torch.zeros(3))
+        ends.append(rule(hypotheses).tolist())
+    assert ends == [[True, False, False], [True, False, True]]
+    with pytest.raises(ConfigError, match="empty stop sequence"):
+        stop_at([7], [])

@@ -107,3 +107,12 @@ def test_the_raw_score_is_the_models_and_the_search_score_the_truncated_ones():
 def test_options_out_of_range_are_refused(config):
     with pytest.raises(ConfigError, match="must be"):
         Sample(config)
+
+
+def test_a_token_of_probability_zero_is_not_drawn_by_the_smallest_number(monkeypatch):
+    from seqloom.decoding import sample
+
+    monkeypatch.setattr(sample, "uniform_rows", lambda seed, keys, steps: torch.zeros(len(keys), dtype=torch.float64))
+    done = Sample().decode(Table.random(0), prompts(PROMPTS), limit=4)  # id 0 is forbidden: its probability is 0
+    for row in range(done.batch):
+        assert set(done.tokens_of(row)) == {2}  # the lowest id that may be written, the end

@@ -216,6 +216,14 @@ def test_options_without_a_counterpart_are_refused_by_name(change, word, tmp_pat
         from_transformers(tmp_path)
 
 
+def test_qwen3_is_refused_where_its_inner_norms_would_differ(tmp_path):
+    foreign("qwen3", torch.float32).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rms_norm_eps": 1e-5}))
+    with pytest.raises(ConfigError, match="rms_norm_eps"):
+        from_transformers(tmp_path)
+
+
 def test_pickled_weights_are_refused_with_the_mend(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")

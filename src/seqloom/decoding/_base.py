@@ -17,6 +17,7 @@ from torch import Tensor
 
 from seqloom.core.batch import Batch
 from seqloom.core.component import Component
+from seqloom.core.errors import ConfigError
 from seqloom.core.protocols import Stepper
 from seqloom.core.specials import SPECIALS
 from seqloom.core.state import State
@@ -203,6 +204,8 @@ class Decoder(Component):
 
 def stop_at(*sequences: Sequence[int]) -> Stop:
     """A stop rule: a row ends once its last tokens are one of these sequences (which stay in the row)."""
+    if not all(len(sequence) for sequence in sequences):
+        raise ConfigError("an empty stop sequence ends every row at once: give at least one token")
 
     def rule(hypotheses: Hypotheses) -> Tensor:
         ends_B = hypotheses.length_B < 0
