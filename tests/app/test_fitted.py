@@ -92,7 +92,7 @@ def test_similar_sequences_have_the_same_phase(fitted, cycles):
 
 
 def test_one_sequence_has_no_neighbour(fitted, cycles):
-    with pytest.raises(ConfigError, match="only one sequence"):
+    with pytest.raises(ConfigError, match="only one short sequence"):
         fitted.similar(cycles.select([0]))
     assert fitted.similar(cycles, to=cycles.select([0]), top=1)["neighbour"].to_list() == ["s0"]
 

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seqloom.core.component import Value
 from seqloom.core.errors import DataError
 from seqloom.data._source import Source
@@ -11,6 +13,9 @@ from seqloom.data.columns import Columns
 from seqloom.data.reading import read, sniff
 from seqloom.data.sequences import Sequences
 from seqloom.training.source import FileSource, located
+
+PIECE = 500
+"""Symbols of one piece of a sequence that is searched for likeness with itself."""
 
 
 def source_of(source: Any) -> tuple[FileSource, Sequences | None]:
@@ -54,3 +59,14 @@ def _columns_for(place: Path | Source, known: FileSource, reader: str | None) ->
 
 def _ending(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".zst").rpartition(".")[2].lower()
+
+
+def in_pieces(whole: Sequences) -> Sequences:
+    """One long sequence as consecutive pieces of ``PIECE`` symbols, named ``id:first-last``; others as they are."""
+    if len(whole) != 1 or int(whole.lengths[0]) < 2 * PIECE:
+        return whole
+    length = int(whole.lengths[0])
+    starts = np.arange(0, length - length % PIECE, PIECE)
+    stops = np.append(starts[1:], length)  # the last piece takes the rest
+    ids = [f"{whole.ids[0]}:{start + 1}-{stop}" for start, stop in zip(starts, stops, strict=True)]
+    return whole.select(np.zeros(len(starts), np.int64)).cut(starts, stops).named(ids)

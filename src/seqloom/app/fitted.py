@@ -18,7 +18,7 @@ import torch
 from seqloom.app._engines import Blueprint, Engine
 from seqloom.app._generate import generate
 from seqloom.app._nearest import nearest
-from seqloom.app.data import sequences_of
+from seqloom.app.data import in_pieces, sequences_of
 from seqloom.app.device import device_named
 from seqloom.core.batch import Batch
 from seqloom.core.errors import CheckpointError, ConfigError, DataError, SeqloomError
@@ -221,7 +221,7 @@ class Fitted:
         """The most similar sequences of ``data``, by the cosine of their vectors, centred on the mean of ``data``.
 
         Args:
-            data: Where to look.
+            data: Where to look. One long sequence (a genome) is cut into pieces, whose ids say where they lie.
             to: What to look for; None = every sequence of ``data``, which then does not find itself.
             id: Look only for what is like the sequence with this id.
             top: How many.
@@ -230,9 +230,11 @@ class Fitted:
             ``id, rank, neighbour, cosine``.
         """
         _positive(top=top)
-        where = self.embed(data)
+        where = self.embed(in_pieces(sequences_of(data, like=self.run.data)))
         if to is None and len(where) < 2:
-            raise ConfigError("there is only one sequence, and nothing to compare it with: name another file (--like)")
+            raise ConfigError(
+                "there is only one short sequence, and nothing to compare it with: name another file (--like)"
+            )
         queries = where if to is None else self.embed(to)
         asked_Q = np.arange(len(queries))
         if id is not None:

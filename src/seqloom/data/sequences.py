@@ -196,6 +196,12 @@ class Sequences:
         table = _build.put(table, "opens", self.opens & (starts == 0))
         return self._with(_build.put(table, "closes", self.closes & (stops >= lengths)))
 
+    def named(self, ids: Sequence[str]) -> "Sequences":
+        """The same sequences under other ids."""
+        from seqloom.data import _build
+
+        return self._with(_build.put(self.table, "id", list(ids)))
+
     @classmethod
     def join(cls, parts: Sequence["Sequences"]) -> "Sequences":
         """Sequences of one kind, one after another; the first part's source is kept, all notes once.
