@@ -61,7 +61,9 @@ class Compare:
         names = [name.strip().replace("+", ",") for name in self.models.split(",") if name.strip()]
         from seqloom.app.compare import compare
         from seqloom.app.fit import check_folder
+        from seqloom.kernels._memory import keep_pages
 
+        keep_pages()
         if self.save_best is not None:
             check_folder(Path(self.save_best), flag="--save-best")
         with terminal.progress() as progress:

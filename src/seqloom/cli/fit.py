@@ -47,7 +47,9 @@ class Fit:
         terminal = Terminal(as_json=self.json)
         from seqloom.app.fit import fit
         from seqloom.app.plan import check_model
+        from seqloom.kernels._memory import keep_pages
 
+        keep_pages()
         name = self.model or ("attention" if self.start is None else "continued")
         if self.model is not None:
             check_model(self.model)
