@@ -35,7 +35,7 @@ from seqloom.training.rollout import Rollouts
 from seqloom.training.run import Run, Stage, stage_at
 
 CHECKPOINT = "checkpoint.safetensors"
-MEASURED = 20
+MEASURED = 10
 CHECKPOINT_SECONDS = 15.0
 
 
@@ -294,15 +294,13 @@ class Loop:
         """Turn seconds into steps: measure a few, undo them, then fix the number and write it down."""
         budget = self.recipe.budget.seconds or 0.0
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.steps, times = MEASURED, []
+        self.steps = 2 * MEASURED
+        began = time.perf_counter()
         with torch.random.fork_rng(devices=[]):
-            self._one_step()  # compiles and warms up: no measure of the others
-            spent = time.perf_counter()
-            while len(times) < MEASURED and (len(times) < 3 or time.perf_counter() - spent < budget / 5):
-                began = time.perf_counter()
-                self._one_step()
-                times.append(time.perf_counter() - began)
-        left = max(0.0, budget - (time.perf_counter() - spent))
+            met = self._timed_steps(MEASURED, budget / 10)
+            self.epoch, self.cursor = 0, 0  # the same batches again: a first meeting with a shape compiles
+            times = self._timed_steps(len(met), budget)
+        left = max(0.0, budget - (time.perf_counter() - began))
         self.model.load_state_dict(before)
         self._freeze(())  # a later stage may have frozen some: without this the new optimiser would miss them
         self.optimiser = self.recipe.optimiser.build(self.model)
@@ -312,6 +310,15 @@ class Loop:
         self.steps = max(1, int(left / statistics.fmean(calm)))
         if self.out is not None:
             self._save()
+
+    def _timed_steps(self, count: int, seconds: float) -> list[float]:
+        """Seconds of each of the next steps, at least three, until ``count`` are made or the time is spent."""
+        times: list[float] = []
+        while len(times) < min(3, count) or (len(times) < count and sum(times) < seconds):
+            began = time.perf_counter()
+            self._one_step()
+            times.append(time.perf_counter() - began)
+        return times
 
     def _training_bytes(self) -> int:
         """Bytes of weights, gradients, both moments, and of what the largest batch keeps for its backward pass."""
