@@ -158,3 +158,10 @@ def test_joining_keeps_what_parts_share_and_marks_what_one_lacks():
     np.testing.assert_array_equal(joined.start_times, [1, 2, np.nan])
     with pytest.raises(DataError, match="symbols and text cannot be joined"):
         Sequences.join([first, Sequences.of(["text"])])
+
+
+def test_all_items_say_what_the_sequences_are_made_of() -> None:
+    assert Sequences.of([[1, 2], [1.5]]).kind == "values"
+    assert Sequences.of([[1, 2], [3]]).kind == "symbols"
+    with pytest.raises(DataError, match=r"row 2.*one string among lists"):
+        Sequences.of([["ab"], "cd"])

@@ -18,7 +18,7 @@ from seqloom.app.fit import TIMING, Outcome, check_folder, fit_run
 from seqloom.app.fitted import Fitted
 from seqloom.app.judge import Judgement, trivial
 from seqloom.app.plan import Loaded, check_model, is_neural, load_data
-from seqloom.core.errors import ConfigError, SeqloomError
+from seqloom.core.errors import CheckpointError, ConfigError, SeqloomError
 from seqloom.core.fingerprint import config_hash
 from seqloom.core.protocols import Progress, Silent
 from seqloom.evaluation.comparison import Comparison as Table
@@ -295,7 +295,10 @@ def _table(entries: list[Entry], loaded: Loaded, budget: str, seeds: int) -> Com
     notes = list(loaded.notes)
     if done:
         sums = {entry.name: np.stack([arm.judgement.bits_N for arm in entry.arms]) for entry in done}
-        table = Table.of(sums, done[0].arms[0].judgement.count_N)
+        counts_N = done[0].arms[0].judgement.count_N
+        if any(not np.array_equal(arm.judgement.count_N, counts_N) for entry in done for arm in entry.arms):
+            raise CheckpointError("finished arms were judged on other test sequences; choose another --out")
+        table = Table.of(sums, counts_N)
         rows = {row.name: row for row in table.rows}
         for entry in done:
             entry.row = rows[entry.name]

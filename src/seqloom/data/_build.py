@@ -28,8 +28,10 @@ def sequence_column(items: Any) -> tuple[pa.Array, Kind]:
     if isinstance(first, str):
         _all_of(items, str, "strings")
         return pa.array(items, pa.large_string()), "text"
+    _none_of_strings(items)
     array = np.asarray(first) if len(first) or isinstance(first, np.ndarray) else np.array([], str)
-    if array.dtype.kind == "f":
+    whole = array.dtype.kind in "iu"  # a later sequence may show that the numbers are values, not symbols
+    if array.dtype.kind == "f" or (whole and any(np.asarray(i).dtype.kind == "f" for i in items if len(i))):
         return _value_column(items), "values"
     if array.dtype.kind not in "iuUSOb":
         raise ConfigError(f"a sequence of {array.dtype} is neither text nor symbols nor values")
@@ -53,6 +55,13 @@ def _no_gaps(items: list[Any]) -> None:
             if symbol is None:
                 mend = "Leave it out, or name what is missing."
                 raise DataError(f"symbol {at} is missing", file="memory", row=number, value=None, mend=mend)
+
+
+def _none_of_strings(items: list[Any]) -> None:
+    for number, item in enumerate(items, 1):
+        if isinstance(item, str) and item:
+            mend = "Write it as a list of symbols, like the first."
+            raise DataError("is one string among lists", file="memory", row=number, value=item, mend=mend)
 
 
 def _all_of(items: list[Any], kind: type, name: str) -> None:
