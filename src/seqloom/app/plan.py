@@ -99,14 +99,7 @@ def load_data(
     guesses: tuple[str, ...] = ()
     if sequences is None:
         given, sequences, guesses = _read(given)
-    if not len(sequences):
-        raise DataError("holds no sequences", file=sequences.source, mend="Check --case, --event or --text.")
-    if sequences.kind == "values":
-        raise DataError(
-            "holds real values, and these tasks need symbols",
-            file=sequences.source,
-            mend="Cut the values into classes first, for instance by quantiles.",
-        )
+    _check_readable(sequences)
     labelled = sequences.labels is not None
     chosen = task if task != "auto" else "classify" if labelled else "next"
     kind: Any = tokenizer_named(default_tokenizer(sequences)) if tokenizer is None else type(tokenizer)
@@ -120,22 +113,41 @@ def load_data(
         seed=0,
     )
     prepared = prepare(base, sequences, tokenizer=tokenizer, classes=classes)
-    train, test_part = prepared.train, prepared.test
-    if not train.symbols:
-        raise DataError("holds empty sequences alone", file=sequences.source, mend="Check that it is the right file.")
-    if not len(test_part) or (chosen == "next" and not test_part.lengths.sum()):
+    _check_parts(prepared, sequences.source, chosen)
+    guessed = [] if task != "auto" else [f"task {chosen}: {_why(labelled)} (--task overrides)"]
+    return Loaded(base, prepared, _facts(prepared, chosen), list(dict.fromkeys([*guesses, *sequences.notes, *guessed])))
+
+
+def _check_readable(sequences: Sequences) -> None:
+    if not len(sequences):
+        raise DataError("holds no sequences", file=sequences.source, mend="Check --case, --event or --text.")
+    if sequences.kind == "values":
+        raise DataError(
+            "holds real values, and these tasks need symbols",
+            file=sequences.source,
+            mend="Cut the values into classes first, for instance by quantiles.",
+        )
+
+
+def _check_parts(prepared: Prepared, file: str, task: str) -> None:
+    """There must be something to learn from and something to test on."""
+    if not prepared.train.symbols:
+        raise DataError("holds empty sequences alone", file=file, mend="Check that it is the right file.")
+    if not len(prepared.test) or (task == "next" and not prepared.test.lengths.sum()):
         mend = "Bring more of them, or a file of its own with --test."
-        raise DataError("too few sequences: none is left to test on", file=sequences.source, mend=mend)
-    longest = int(train.tokens.lengths.max(initial=0)) if train.tokens is not None else 0
-    facts = Facts(
+        raise DataError("too few sequences: none is left to test on", file=file, mend=mend)
+
+
+def _facts(prepared: Prepared, task: str) -> Facts:
+    """What the training part says about a good size."""
+    train = prepared.train
+    return Facts(
         symbols=train.symbols,
-        longest=longest,
+        longest=int(train.tokens.lengths.max(initial=0)) if train.tokens is not None else 0,
         typical=train.symbols // max(len(train), 1),
         sizes=prepared.sizes,
-        task=chosen,
+        task=task,
     )
-    guessed = [] if task != "auto" else [f"task {chosen}: {_why(labelled)} (--task overrides)"]
-    return Loaded(base, prepared, facts, list(dict.fromkeys([*guesses, *sequences.notes, *guessed])))
 
 
 def is_neural(model: Component.Config) -> bool:
