@@ -17,8 +17,8 @@ from seqloom.core.errors import INTERRUPTED, OK, USER_ERROR, SeqloomError
 ORDER = ("inspect", "fit", "compare", "predict", "score", "generate", "embed", "similar", "list", "explain")
 RESUMABLE = ("fit", "compare")
 SPINS = "10000"
-"""Turns that a waiting thread spins before it sleeps: a few microseconds. Sleeping at once (PASSIVE) made a training
-step of small layers 3.4 times slower on two free cores (78 ms against 23), spinning for long starves neighbours."""
+"""Turns that a waiting thread spins before it sleeps. Sleeping at once (PASSIVE) made a training step of small layers
+3.4 times slower on two free cores (75 to 80 ms against 23); spinning for long starves neighbours."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
