@@ -15,8 +15,12 @@ FLAGS = {
     "group": "--group",
     "text": "--text",
     "id": "--id",
+    "value": "--value",
+    "inputs": "--inputs",
     "stream": "--stream",
 }
+ROLES = tuple(role for role in FLAGS if role not in ("inputs", "stream"))
+"""Roles that use a column up: what has one of them is no further channel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,11 @@ class Columns(Value):
     """One row is one sequence: its characters."""
     id: str | None = None
     """Names the sequence where one row is one."""
+    value: str | None = None
+    """The numbers that a sequence consists of, one channel a column: a time series instead of symbols."""
+    inputs: str | None = None
+    """Further columns that a network reads beside each symbol: names, ``gap`` (time since the event before), ``all``.
+    """
     stream: bool = False
     """Read a text file as one long sequence, line ends included."""
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from seqloom.core.errors import DataError
 from seqloom.data import _build
-from seqloom.data.columns import FLAGS, Columns, Guess
+from seqloom.data.columns import FLAGS, ROLES, Columns, Guess
 from seqloom.data.readers import _times
 from seqloom.data.readers._guess import columns_of
 from seqloom.data.sequences import CHANNEL, Sequences
@@ -52,7 +52,7 @@ def sequences_of(frame: pl.DataFrame, guess: Guess, source: str, first_row: int)
 
 
 def _of_events(rows: Rows, columns: Columns) -> pa.Table:
-    used = {name for role in FLAGS if role != "stream" for name in columns_of(getattr(columns, role), rows.frame)}
+    used = {name for role in ROLES for name in columns_of(getattr(columns, role), rows.frame)}
     with ThreadPoolExecutor() as pool:  # Arrow, polars and numpy's sort let each other run
         waiting = pool.submit(_coded, rows.strings(columns.case or "", "case"))
         timed = pool.submit(_times.parse, rows.frame[columns.time], rows.source, rows.first) if columns.time else None

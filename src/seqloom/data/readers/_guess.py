@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from seqloom.core.errors import DataError
-from seqloom.data.columns import FLAGS, Columns, Guess
+from seqloom.data.columns import FLAGS, ROLES, Columns, Guess
 
 _PEOPLE = ("session", "sessionid", "user", "userid", "customer", "customerid", "patient", "patientid", "visitor", "uid")
 _THINGS = ("orderid", "ticketid", "visitid", "incidentid", "jobid", "runid")
@@ -39,8 +39,8 @@ NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
 
 def guess(frame: pl.DataFrame, given: Columns, source: str) -> Guess:
     """Complete the columns that are given; the frame may be the head of a table."""
-    for role in FLAGS:
-        for name in columns_of(getattr(given, role), frame) if role != "stream" else ():
+    for role in ROLES:
+        for name in columns_of(getattr(given, role), frame):
             if name not in frame.columns:
                 problem = f"there is no column {name!r} (asked for by {FLAGS[role]})"
                 raise DataError(problem, file=source, row=1, mend=f"The columns are {_listing(frame)}.")
@@ -139,8 +139,7 @@ def _by_name(frame: pl.DataFrame, role: str, given: Columns) -> list[str]:
 
 
 def _taken(columns: Columns, frame: pl.DataFrame) -> set[str]:
-    roles = [role for role in FLAGS if role != "stream"]
-    return {name for role in roles for name in columns_of(getattr(columns, role), frame)}
+    return {name for role in ROLES for name in columns_of(getattr(columns, role), frame)}
 
 
 def _letters(name: str) -> str:
