@@ -111,7 +111,9 @@ def test_frames_and_lists_are_data_too():
     ("data", "options", "words"),
     [
         ([], {}, "no sequences|no sequence"),
-        ([[0.5, 1.5]] * 5, {}, "real values"),
+        ([[0.5, 1.5]] * 9, {"model": "ngram"}, "model of symbols"),
+        (["ab"] * 9, {"model": "random_walk"}, "model of real values"),
+        ([[0.5, 1.5]] * 9, {"head": "normal"}, "no head"),
         (["ab"] * 9, {"task": "classify"}, "no column of classes"),
         (["ab"] * 9, {"task": "guess"}, "no task"),
         (["ab"] * 9, {"budget": "soon"}, "no budget"),

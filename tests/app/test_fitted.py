@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -130,23 +132,23 @@ def test_a_newer_format_is_told(fitted, tmp_path):
     fitted.save(tmp_path / "m")
     path = tmp_path / "m" / "config.json"
     path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(CheckpointError, match="format"):
+    with pytest.raises(CheckpointError, match="has format 2"):
         load(tmp_path / "m")
 
 
 @pytest.mark.parametrize("done", [1, 2, 3])
 def test_a_saving_cut_short_over_another_model_leaves_no_mixture(fitted, tmp_path, monkeypatch, done):
-    from seqloom.training import checkpoint
+    from seqloom.app import _folder
 
     fitted.save(tmp_path)
-    write, left = checkpoint.write_json, iter(range(done))
+    write, left = _folder.write_text, iter(range(done))
 
-    def dies(path, document):
+    def dies(path, text):
         if next(left, None) is None:
             raise KeyboardInterrupt
-        write(path, document)
+        write(path, text)
 
-    monkeypatch.setattr(checkpoint, "write_json", dies)
+    monkeypatch.setattr(_folder, "write_text", dies)
     with pytest.raises(KeyboardInterrupt):
         fitted.save(tmp_path)
     with pytest.raises(CheckpointError, match="no finished model"):
@@ -160,7 +162,7 @@ def test_weights_of_another_model_are_refused(network, counted, tmp_path):
     network.save(tmp_path / "a")
     counted.save(tmp_path / "b")
     (tmp_path / "a" / "model.safetensors").write_bytes((tmp_path / "b" / "model.safetensors").read_bytes())
-    with pytest.raises(CheckpointError, match=r"config\.json"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not as it was saved"):
         load(tmp_path / "a")
 
 
@@ -175,6 +177,7 @@ def test_long_sequences_are_scored_with_half_a_window_of_past(cycles):
     """Windows overlap: what a window sees changes nothing where the model looks back less than half of it."""
     from seqloom.app._engines import Blueprint, Network
     from seqloom.core.sizes import Sizes
+    from seqloom.data.examples import Examples
     from seqloom.data.ragged import Ragged
     from seqloom.mixers.attention.attention import Attention
     from seqloom.models.backbone import Backbone
@@ -188,10 +191,10 @@ def test_long_sequences_are_scored_with_half_a_window_of_past(cycles):
     ones = np.ones(len(line), bool)
     for opens, closes in ((ones, ones), (~ones, ones), (ones, ~ones)):
         kept = line if opens.all() else line.select([0, 1, 2, 3])
-        flags = opens[: len(kept)], closes[: len(kept)]
-        whole = Network(Blueprint(model=config, sizes=sizes), model).score(kept, *flags)[0]
-        cut = Network(Blueprint(model=config, sizes=sizes, window=16), model).score(kept, *flags)[0]
-        assert cut.lengths.tolist() == (kept.lengths + flags[0] + flags[1] - 1).tolist()
+        examples = Examples(kept, opens=opens[: len(kept)], closes=closes[: len(kept)])
+        whole = Network(Blueprint(model=config, sizes=sizes), model).score(examples)[0]
+        cut = Network(Blueprint(model=config, sizes=sizes, window=16), model).score(examples)[0]
+        assert cut.lengths.tolist() == (kept.lengths + examples.opens + examples.closes - 1).tolist()
         assert cut.values == pytest.approx(whole.values, abs=1e-5)
 
 
@@ -286,6 +289,11 @@ def test_weights_of_another_width_are_refused_in_one_line(network, tmp_path):
     config = network.save(tmp_path / "m") / "config.json"
     width = network.run.model.backbone.width
     config.write_text(config.read_text().replace(f'"width": {width}', f'"width": {width + 8}'))
+    with pytest.raises(CheckpointError, match=r"config\.json is not as it was saved"):
+        load(tmp_path / "m")
+    document = json.loads(config.read_text())
+    del document["seal"]  # as an older version wrote it
+    config.write_text(json.dumps(document))
     with pytest.raises(CheckpointError, match="do not fit the model") as told:
         load(tmp_path / "m")
     assert "\n" not in str(told.value)

@@ -8,7 +8,8 @@ import pytest
 
 from seqloom.claims._base import Claim, Count, Finding, Results, Source
 from seqloom.claims._runner import run_claim
-from seqloom.core.errors import ConfigError
+from seqloom.core.errors import ConfigError, DataError
+from seqloom.core.lock import alone
 from seqloom.mixers.attention.attention import Attention
 from seqloom.mixers.recurrent.gru import GRU
 
@@ -101,3 +102,41 @@ def test_an_unknown_metric_names_those_there_are() -> None:
 
     with pytest.raises(ConfigError, match="growth"):
         _ = Arm("a", {"growth": 1.0}).accuracy
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"growth": 1.0', '{"growth": "much"}', "[" * 9000])
+def test_a_damaged_arm_in_the_cache_is_run_again(tmp_path: Path, text: str) -> None:
+    first = run_claim(ConstantState(), seeds=(0,), cache=tmp_path)
+    kept = next(tmp_path.glob("test_runner/attention-0-*.json"))
+    kept.write_text(text)
+    ConstantState.calls = 0
+    second = run_claim(ConstantState(), seeds=(0,), cache=tmp_path)
+    assert (ConstantState.calls, second.arms) == (1, first.arms)
+
+
+def test_a_second_run_of_the_same_arm_is_refused(tmp_path: Path) -> None:
+    run_claim(ConstantState(), seeds=(0,), cache=tmp_path)
+    kept = next(tmp_path.glob("test_runner/recurrence-0-*.json"))
+    with alone(kept.parent, name=f".{kept.name}.lock"):
+        with pytest.raises(ConfigError, match=r"in use by another process.*--cache"):
+            run_claim(ConstantState(), seeds=(0,), cache=tmp_path)
+        run_claim(ConstantState(), seeds=(1,), cache=tmp_path)  # another arm
+    assert {path.suffix for path in kept.parent.iterdir()} == {".json"}
+
+
+def test_an_arm_of_any_name_stays_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = ConstantState().arms()
+    odd = {"../../a b": arms["recurrence"], "x/\n:": arms["attention"]}
+    monkeypatch.setattr(ConstantState, "arms", lambda self: odd)
+    monkeypatch.setattr(ConstantState, "findings", lambda self, got: iter([Finding("one", 1.0, "==", 1.0)]))
+    run_claim(ConstantState(), seeds=(0,), cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache" / "test_runner").iterdir())) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_place_for_the_results_is_looked_at_first(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ConstantState.calls = 0
+    with pytest.raises(DataError, match=r"test_runner\.json"):
+        run_claim(ConstantState(), seeds=(0,), out=tmp_path / "file")
+    assert ConstantState.calls == 0

@@ -47,4 +47,6 @@ def test_errors_of_the_operating_system_name_file_and_mend(tmp_path: Path) -> No
     full = mend_os_error(OSError(errno.ENOSPC, "No space left"), "m/model.safetensors")
     assert "no space is left" in str(full)
     assert "nothing already saved is lost" in str(full)
-    assert "Weird failure" in str(mend_os_error(OSError(errno.EIO, "Weird failure"), "x"))
+    assert "Weird failure" in str(mend_os_error(OSError(errno.EMLINK, "Weird failure"), "x"))
+    from_polars = OSError("parquet: underlying IO error: File too large (os error 27)")
+    assert "ulimit" in str(mend_os_error(from_polars, "x"))

@@ -26,7 +26,9 @@ def test_long_sums_keep_float32s_precision():
     with torch.inference_mode():
         got = narrow_linear_now(x, w, b).double()
     far = (got - torch.nn.functional.linear(x.double(), w.double(), b.double())).abs().max()
-    assert far < 4096**0.5 * 8 * torch.finfo(torch.float32).eps
+    # K sums of partial sums of about sqrt(K), each rounded: sqrt(K) sqrt(K) eps in whatever order; how many partial
+    # sums run side by side is the processor's choice, and with it a factor of sqrt(lanes)
+    assert far < 4096 * torch.finfo(torch.float32).eps
 
 
 def test_nan_and_infinity_are_seen():

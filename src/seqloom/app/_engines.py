@@ -2,19 +2,20 @@
 
     network    softmax of a CausalLM, or the head of an Encoder
     classical  a model of the next symbol
+    values     a network or a classical model of real values (app/_values.py)
     bayes      p(class | x) ~ p(class) p(x | class)^s with one classical model a class; s makes it as sure as it may be
 
 Shapes: N sequences, V vocabulary, C classes, D width of a vector.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqloom.app import _scoring
 from seqloom.core.batch import Batch
@@ -27,8 +28,11 @@ from seqloom.core.sizes import Sizes
 from seqloom.core.specials import SPECIALS
 from seqloom.core.state import State
 from seqloom.data.examples import Examples
+from seqloom.data.features import Features
 from seqloom.data.ragged import Ragged
+from seqloom.models.causal_values import CausalValues
 from seqloom.models.classical._base import CELLS, ClassicalModel
+from seqloom.models.classical._values import ValueModel
 from seqloom.training.prepare import Prepared
 from seqloom.training.run import Run
 
@@ -53,14 +57,26 @@ class Blueprint(Value):
     """Columns that the model saw at once in training; 0 = whole sequences."""
     unseen: float | None = None
     """Probability of a symbol that training never saw; None = the model has learnt it."""
+    features: Features | None = None
+    """How values and inputs are scaled."""
 
     def engine(self, device: torch.device | str = "cpu") -> "Engine":
         """The empty model."""
-        if not issubclass(self.model.owner, ClassicalModel):
-            return Network(self, self.model.build(self.sizes).to(device))
-        if self.task == "classify":
+        if issubclass(self.model.owner, ClassicalModel) and self.task == "classify":
             return Bayes(self, [self.model.build(self.sizes) for _ in self.classes], np.zeros(len(self.classes)), 1.0)
-        return Counted(self, self.model.build(self.sizes))
+        model = self.model.build(self.sizes)
+        return wrapped(self, model.to(device) if isinstance(model, nn.Module) else model)
+
+
+def wrapped(blueprint: Blueprint, model: Any) -> "Engine":
+    """The engine of a model, by its kind."""
+    from seqloom.app._values import CountedValues, NetworkOfValues
+
+    if isinstance(model, ValueModel):
+        return CountedValues(blueprint, model)
+    if isinstance(model, CausalValues):
+        return NetworkOfValues(blueprint, model)
+    return Counted(blueprint, model) if isinstance(model, ClassicalModel) else Network(blueprint, model)
 
 
 class Engine(ABC):
@@ -69,19 +85,22 @@ class Engine(ABC):
     blueprint: Blueprint
 
     @abstractmethod
-    def score(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> tuple[Ragged, Ragged]:
-        """Natural log-probability of every predicted symbol, and whether it was the likeliest (NaN = not looked at)."""
+    def score(self, examples: Examples) -> tuple[Ragged, Ragged]:
+        """Natural log-probability of every predicted symbol or value, and whether it was right.
 
-    @abstractmethod
-    def following(self, ragged: Ragged, opens: np.ndarray) -> np.ndarray:
+        Right is the likeliest symbol, or a value inside the central 80 %; NaN = nobody looked.
+        """
+
+    def following(self, examples: Examples) -> np.ndarray:
         """Log-probabilities of what follows each sequence (N, V)."""
+        raise ConfigError("this model does not say which symbol comes next")
 
-    @abstractmethod
-    def classify(self, ragged: Ragged) -> np.ndarray:
+    def classify(self, examples: Examples) -> np.ndarray:
         """Log-probabilities of the classes (N, C)."""
+        raise ConfigError("this model predicts what comes next, not a class: fit with --task classify")
 
     @abstractmethod
-    def vectors(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> np.ndarray:
+    def vectors(self, examples: Examples) -> np.ndarray:
         """One vector a sequence (N, D)."""
 
     @property
@@ -110,21 +129,21 @@ class Network(Engine):
         """Puts the model into evaluation mode."""
         self.blueprint, self.model = blueprint, model.eval()
 
-    def score(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> tuple[Ragged, Ragged]:
+    def score(self, examples: Examples) -> tuple[Ragged, Ragged]:
         b = self.blueprint
-        return _scoring.token_log_probs(self.model, ragged, opens, closes, window=b.window, unseen=b.unseen)
+        return _scoring.token_log_probs(self.model, examples, window=b.window, unseen=b.unseen)
 
-    def following(self, ragged: Ragged, opens: np.ndarray) -> np.ndarray:
+    def following(self, examples: Examples) -> np.ndarray:
         b = self.blueprint
-        return _scoring.next_log_probs(self.model, ragged, opens, window=b.window, unseen=b.unseen).double().numpy()
+        return _scoring.next_log_probs(self.model, examples, window=b.window, unseen=b.unseen).double().numpy()
 
-    def classify(self, ragged: Ragged) -> np.ndarray:
-        return _scoring.class_log_probs(self.model, ragged)[0]
+    def classify(self, examples: Examples) -> np.ndarray:
+        return _scoring.class_log_probs(self.model, examples)[0]
 
-    def vectors(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> np.ndarray:
+    def vectors(self, examples: Examples) -> np.ndarray:
         if self.blueprint.task == "classify":
-            return _scoring.class_log_probs(self.model, ragged)[1]
-        return _scoring.pooled(self.model, ragged, opens, closes, window=self.blueprint.window)
+            return _scoring.class_log_probs(self.model, examples)[1]
+        return _scoring.pooled(self.model, examples, window=self.blueprint.window)
 
     @property
     def stepper(self) -> Stepper:
@@ -152,35 +171,33 @@ class Counted(Engine):
         """Keep the model."""
         self.blueprint, self.model = blueprint, model
 
-    def score(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> tuple[Ragged, Ragged]:
-        log_p = self.model.token_log_probs(ragged, opens=opens, closes=closes)
+    def score(self, examples: Examples) -> tuple[Ragged, Ragged]:
+        log_p = self.model.token_log_probs(_tokens(examples), opens=examples.opens, closes=examples.closes)
         hits = np.full(len(log_p.values), np.nan)
         every = max(1, -(-len(hits) * self.blueprint.sizes.vocabulary // LOOKED_AT))
-        for number in range(0, len(ragged), every):
-            own = slice(number, number + 1)
-            (line,) = _scoring.lines(ragged[own], opens[own], closes[own])
-            at = log_p.offsets[number]
-            for block, target in self._blocks(line):
-                hits[at : at + len(target)] = block.argmax(-1) == target
-                at += len(target)
+        numbers = np.arange(0, len(examples), every)
+        lines = [row.tokens for row in _scoring.rows_of(examples.select(numbers)) if row.tokens is not None]
+        for group in self._groups(lines):
+            likeliest_BT = self._likeliest([lines[i][:-1] for i in group])
+            for row, i in enumerate(group):
+                target, at = lines[i][1:], log_p.offsets[numbers[i]]
+                hits[at : at + len(target)] = likeliest_BT[row, : len(target)] == target
         return log_p, Ragged(hits, log_p.offsets)
 
-    def following(self, ragged: Ragged, opens: np.ndarray) -> np.ndarray:
+    def following(self, examples: Examples) -> np.ndarray:
         with np.errstate(divide="ignore"):
-            rows = [np.log(self.model.distribution(x, opens=bool(o))) for x, o in zip(ragged, opens, strict=True)]
+            rows = [np.log(self.model.distribution(e.tokens, opens=e.opens)) for e in examples]
         return np.stack(rows) if rows else np.zeros((0, self.blueprint.sizes.vocabulary))
 
-    def classify(self, ragged: Ragged) -> np.ndarray:
-        raise ConfigError("this model predicts the next symbol, not a class: fit with --task classify")
-
-    def vectors(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> np.ndarray:
+    def vectors(self, examples: Examples) -> np.ndarray:
         if self.model.reach == 0:
             raise ConfigError(
                 f"{type(self.model).__name__.lower()} predicts the same whatever came before: its vectors would all "
                 "be equal; embed with an n-gram or a network"
             )
-        sums = np.zeros((len(ragged), self.blueprint.sizes.vocabulary))
-        for number, line in enumerate(_scoring.lines(ragged, opens, closes)):
+        sums = np.zeros((len(examples), self.blueprint.sizes.vocabulary))
+        for number in range(len(examples)):
+            line = _line(examples, number)
             for block, _ in self._blocks(line):
                 sums[number] += np.exp(block).sum(0)
             sums[number] /= max(len(line) - 1, 1)
@@ -200,6 +217,26 @@ class Counted(Engine):
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         self.model.load({name: tensor.numpy() for name, tensor in tensors.items()})
 
+    def _groups(self, lines: list[np.ndarray]) -> Iterator[list[int]]:
+        """Lines of like lengths together, as many as one block of distributions holds."""
+        order = sorted((i for i, line in enumerate(lines) if len(line) > 1), key=lambda i: len(lines[i]))
+        room = max(1, CELLS // self.blueprint.sizes.vocabulary)
+        while order:
+            most = max(1, room // len(lines[order[-1]]))
+            yield order[-most:]
+            order = order[:-most]
+
+    def _likeliest(self, inputs: list[np.ndarray]) -> np.ndarray:
+        """The likeliest id after every token (B, T); behind a row's end it means nothing."""
+        if len(inputs) == 1:  # it may be too long for one block
+            return np.concatenate([block.argmax(-1) for block, _ in self._blocks(np.append(inputs[0], 0))])[None]
+        lengths_B = torch.tensor([len(own) for own in inputs])
+        tokens_BT = torch.zeros(len(inputs), int(lengths_B.max()), dtype=torch.long)
+        for row, own in enumerate(inputs):
+            tokens_BT[row, : len(own)] = torch.from_numpy(own)
+        state = self.model.start(Batch(index_B=torch.zeros(len(inputs), dtype=torch.long)))
+        return self.model.step(tokens_BT, state, layout=Layout(lengths_B=lengths_B))[0].argmax(-1).numpy()
+
     def _blocks(self, line: np.ndarray) -> Any:
         """Distributions (q, V) of consecutive positions and what came."""
         state = self.model.start(Batch(index_B=torch.zeros(1, dtype=torch.long)))
@@ -217,21 +254,22 @@ class Bayes(Engine):
         """``prior_C``: natural logarithms of the classes' shares in training; ``sharpness``: the exponent s."""
         self.blueprint, self.models, self.prior_C, self.sharpness = blueprint, list(models), prior_C, sharpness
 
-    def classify(self, ragged: Ragged) -> np.ndarray:
-        return _posterior(self.likelihoods(ragged), self.prior_C, self.sharpness)
+    def classify(self, examples: Examples) -> np.ndarray:
+        return _posterior(self.likelihoods(_tokens(examples)), self.prior_C, self.sharpness)
 
     def likelihoods(self, ragged: Ragged) -> np.ndarray:
         """Natural logarithm of p(x | class) (N, C)."""
         return np.stack([_sums(model.token_log_probs(ragged)) for model in self.models], 1)
 
-    def vectors(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> np.ndarray:
+    def vectors(self, examples: Examples) -> np.ndarray:
+        ragged = _tokens(examples)
         per_symbol_NC = self.likelihoods(ragged) / (ragged.lengths[:, None] + 1)
         return (per_symbol_NC - per_symbol_NC.mean(1, keepdims=True)).astype(np.float32)
 
-    def score(self, ragged: Ragged, opens: np.ndarray, closes: np.ndarray) -> tuple[Ragged, Ragged]:
+    def score(self, examples: Examples) -> tuple[Ragged, Ragged]:
         raise ConfigError("this model tells classes apart; symbols are scored by a model of the task next")
 
-    def following(self, ragged: Ragged, opens: np.ndarray) -> np.ndarray:
+    def following(self, examples: Examples) -> np.ndarray:
         raise ConfigError("this model tells classes apart; it does not continue sequences")
 
     @property
@@ -289,8 +327,9 @@ def trained_engine(run: Run, data: Prepared, model: Any) -> Engine:
         classes=data.classes,
         window=run.batch.window,
         unseen=unseen_mass(data),
+        features=data.features,
     )
-    return Counted(blueprint, model) if isinstance(model, ClassicalModel) else Network(blueprint, model)
+    return wrapped(blueprint, model)
 
 
 def fitted_bayes(run: Run, data: Prepared) -> Bayes:
@@ -333,6 +372,19 @@ def unseen_mass(data: Prepared) -> float | None:
         return None
     counts = np.array(data.tokenizer.vocabulary.counts)
     return (float((counts == 1).sum()) + 0.5) / (float(counts.sum()) + len(counts) + 1)
+
+
+def _tokens(examples: Examples) -> Ragged:
+    tokens = examples.whole().tokens
+    if tokens is None:
+        raise ConfigError("this model reads symbols, and these data are real values")
+    return tokens
+
+
+def _line(examples: Examples, number: int) -> np.ndarray:
+    """One sequence of ids with its ends put in."""
+    (row,) = _scoring.rows_of(examples[number : number + 1])
+    return row.tokens if row.tokens is not None else np.zeros(0, np.int64)
 
 
 def _sums(ragged: Ragged) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from seqloom.app.judge import Judgement
+from seqloom.app.judge import MEASURES, Judgement
 from seqloom.app.plan import Loaded
 from seqloom.training.prepare import Prepared
 from seqloom.training.run import Run
@@ -45,7 +45,13 @@ def data_lines(run: Run, data: Prepared) -> list[str]:
         lines.append(f"{name}: {len(part):,} sequences, {int(np.sum(part.lengths)):,} symbols")
     if data.classes:
         lines.append(f"{len(data.classes)} classes: {', '.join(data.classes[:20])}")
-    lines.append(f"vocabulary: {data.sizes.vocabulary - 6:,} symbols, learnt from the training part alone")
+    if data.tokenizer is not None:
+        lines.append(
+            f"vocabulary: {len(data.tokenizer.vocabulary.symbols):,} symbols, learnt from the training part alone"
+        )
+    if data.features is not None:
+        names = ", ".join(channel.name for channel in data.features.channels)
+        lines.append(f"numbers: {names}, scaled by the training part alone")
     return lines + data.notes
 
 
@@ -67,14 +73,15 @@ def versions() -> dict[str, str]:
 
 
 def _results(name: str, got: Judgement, baseline: Judgement) -> str:
-    trivial = "majority" if got.task == "classify" else "unigram"
-    unit = "bits per class" if got.task == "classify" else "bits per symbol (end symbol included)"
-    rows = [f"| on the test part | {unit} | accuracy |", "| --- | ---: | ---: |"]
+    trivial = {"classify": "majority", "values": "white noise"}.get(got.task, "unigram")
+    unit = MEASURES[got.task].replace("_", " ") + (" (end symbol included)" if got.task == "next" else "")
+    right = "inside the central 80 %" if got.task == "values" else "accuracy"
+    rows = [f"| on the test part | {unit} | {right} |", "| --- | ---: | ---: |"]
     rows += [
         f"| {who} | {one.bits:.4f} | {one.accuracy:.1%} |"
         for who, one in ((name, got), (f"{trivial} (trivial)", baseline))
     ]
-    counted = f"{got.counted:,} {'sequences' if got.task == 'classify' else 'symbols'}"
+    counted = f"{got.counted:,} { {'classify': 'sequences', 'values': 'values'}.get(got.task, 'symbols') }"
     return "\n".join(rows) + f"\n\nJudged on {counted}. {verdict(got, baseline)}"
 
 

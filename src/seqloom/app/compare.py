@@ -4,8 +4,10 @@ Every training is an arm in a folder of its own, named by the hash of its run (d
 finished is not done again, what was stopped goes on, and a model that fails does not take the others with it.
 """
 
+import re
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,13 @@ import numpy as np
 import torch
 
 from seqloom.app.card import data_lines, versions
-from seqloom.app.fit import TIMING, Outcome, check_folder, fit_run
+from seqloom.app.fit import TIMING, Outcome, check_folder, finish, fit_run
 from seqloom.app.fitted import Fitted
-from seqloom.app.judge import Judgement, trivial
-from seqloom.app.plan import Loaded, check_model, is_neural, load_data
+from seqloom.app.judge import MEASURES, Judgement, predicted, trivial
+from seqloom.app.plan import TRIVIAL, Loaded, check_model, is_neural, load_data
 from seqloom.core.errors import CheckpointError, ConfigError, SeqloomError
 from seqloom.core.fingerprint import config_hash
+from seqloom.core.lock import alone
 from seqloom.core.protocols import Progress, Silent
 from seqloom.evaluation.comparison import Comparison as Table
 from seqloom.training import checkpoint
@@ -27,8 +30,10 @@ from seqloom.training.budget import parse
 from seqloom.training.run import Run
 
 MODELS = ("unigram", "ngram", "lstm", "gru", "attention", "linear_attention", "s4d")
+VALUE_MODELS = ("white_noise", "random_walk", *MODELS[2:])
+"""What is compared where nobody names models: on symbols, and on real values."""
 FIRST_SEED = 7
-BASELINE = {"next": "unigram", "classify": "majority"}
+BASELINE = {**TRIVIAL, "classify": "majority"}
 DONE, JUDGED = "arm.json", "test.safetensors"
 
 
@@ -108,18 +113,20 @@ class Comparison:
     data: dict[str, Any]
     split: dict[str, Any]
     notes: list[str]
+    predicts: str = "next"
+    """Symbols (next), values, or classes (classify)."""
     odd: list[dict[str, Any]] = field(default_factory=list)
     """The most surprising test sequences of the best model."""
 
     @property
     def measure(self) -> str:
         """Name of what decides."""
-        return "bits_per_symbol" if self.task == "next" else "bits_per_class"
+        return MEASURES[self.predicts]
 
     @property
     def baseline(self) -> str:
         """Name of the trivial answer."""
-        return BASELINE[self.task]
+        return BASELINE[self.predicts]
 
     @property
     def best(self) -> Entry:
@@ -171,13 +178,14 @@ class Comparison:
 
 def compare(
     source: Any,
-    models: str | Sequence[str] = MODELS,
+    models: str | Sequence[str] | None = None,
     *,
     task: str = "auto",
     budget: str = "60s",
     seeds: int = 1,
     out: str | Path | None = None,
     test: str | None = None,
+    head: str = "gaussian",
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Comparison:
@@ -185,54 +193,68 @@ def compare(
 
     Args:
         source: A path, ``sample:NAME``, a FileSource, a frame, lists or arrays.
-        models: Recipes, classical models, mixers or hybrids, one or several; the trivial baseline is added.
+        models: Recipes, classical models, mixers or hybrids, one or several; the trivial baseline is added. None = a
+            choice for symbols or for real values.
         task: next, classify, or auto: classify where there are labels.
         budget: Of each training: ``60s`` or ``2000steps``.
         seeds: Trainings of each network; classical models do not depend on one.
         out: Folder in which finished arms are kept; None keeps them in memory.
         test: A file that is the test part.
+        head: Of networks over real values: gaussian or quantiles.
         device: auto, cpu, cuda.
         progress: Where to tell how far it is.
     """
-    if seeds < 1 or not models:
+    if seeds < 1 or (models is not None and not models):
         raise ConfigError("a comparison needs at least one model and one seed")
-    names = list(dict.fromkeys([models] if isinstance(models, str) else models))
-    for name in names:
+    given = list(dict.fromkeys([models] if isinstance(models, str) else models or ()))
+    for name in given:
         if name not in BASELINE.values():
             check_model(name)
     progress = progress or Silent()
-    loaded = load_data(source, task=task, test=test)
-    kind = loaded.base.task
-    names = [name for name in names if name != "majority"]
-    if kind == "next" and BASELINE[kind] not in names:
+    loaded = load_data(source, task=task, test=test, head=head)
+    kind = predicted(loaded.prepared)
+    names = [name for name in given or _usual(loaded, kind) if name != "majority"]
+    if kind != "classify" and BASELINE[kind] not in names:
         names.insert(0, BASELINE[kind])
     entries = [Entry(name) for name in names]
     plans = _plans(entries, loaded, budget, seeds)
     progress.note(_cost(plans, budget, None if out is None else Path(out)))
-    for number, (entry, run) in enumerate(plans, 1):
-        if entry.error:
-            continue
-        shown = _Prefixed(progress, f"{number}/{len(plans)} {entry.name}" + (f" seed {run.seed}" if run.seed else ""))
-        folder = None if out is None else Path(out) / "arms" / arm_name(entry.name, run)
-        try:
-            entry.arms.append(_arm(entry.name, run, loaded, folder, device, shown))
-        except SeqloomError as error:
-            entry.error = str(error)
-        except (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
-            entry.error = f"{type(error).__name__}: {error}".splitlines()[0]
-            if folder is not None:
-                checkpoint.write_text(folder / "error.txt", traceback.format_exc())
-        if entry.error:
-            progress.note(f"{entry.name} failed: {entry.error}")
+    with alone(None if out is None else Path(out)):
+        for number, (entry, run) in enumerate(plans, 1):
+            if entry.error:
+                continue
+            shown = _Prefixed(
+                progress, f"{number}/{len(plans)} {entry.name}" + (f" seed {run.seed}" if run.seed else "")
+            )
+            folder = None if out is None else Path(out) / "arms" / arm_name(entry.name, run)
+            try:
+                entry.arms.append(_arm(entry.name, run, loaded, folder, device, shown))
+            except SeqloomError as error:
+                entry.error = str(error)
+            except (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
+                entry.error = f"{type(error).__name__}: {error}".splitlines()[0]
+                if folder is not None:
+                    with suppress(SeqloomError):  # a full disk may be the very error
+                        checkpoint.write_text(folder / "error.txt", traceback.format_exc())
+            if entry.error:
+                progress.note(f"{entry.name} failed: {entry.error}")
     if kind == "classify":
         entries.append(_majority(loaded))
     return _table(entries, loaded, budget, seeds)
 
 
+def _usual(loaded: Loaded, kind: str) -> tuple[str, ...]:
+    """The models for data that nobody named any for."""
+    if not loaded.prepared.sizes.values:
+        return MODELS
+    return VALUE_MODELS if kind == "values" else VALUE_MODELS[2:]
+
+
 def arm_name(name: str, run: Run) -> str:
     """Folder of one training: readable, and different for every different run."""
     key = config_hash({"run": run.to_json(), "version": versions()["seqloom"]})[:16]
-    return f"{name.replace('*', 'x').replace(',', '-')}-{run.seed}-{key}"
+    plain = re.sub(r"[^\w.+-]", "-", name.replace("*", "x"))[:80]
+    return f"{plain}-{run.seed}-{key}"
 
 
 def _plans(entries: list[Entry], loaded: Loaded, budget: str, seeds: int) -> list[tuple[Entry, Run]]:
@@ -265,20 +287,26 @@ def _cost(plans: list[tuple[Entry, Run]], budget: str, out: Path | None) -> str:
 def _arm(name: str, run: Run, loaded: Loaded, folder: Path | None, device: str, progress: Progress) -> Arm:
     """Train, or read what was trained before."""
     if folder is not None and (folder / DONE).is_file():
-        return _read_arm(name, run, loaded, folder)
+        try:
+            return _read_arm(name, run, loaded, folder)
+        except (SeqloomError, KeyError, TypeError) as error:
+            progress.note(f"{folder} is damaged ({error}): this arm is trained anew")
     got: Outcome = fit_run(run, loaded, name=name, out=folder, resume=True, device=device, progress=progress)
     if folder is not None:
         one = got.judgement
         arrays = {"bits": one.bits_N, "count": one.count_N, "hits": one.hits_N}
         checkpoint.save(folder / JUDGED, {key: torch.from_numpy(value) for key, value in arrays.items()}, {})
         checkpoint.write_json(folder / DONE, {"timing": got.timing, "events": got.events})
+        finish(folder)
     return Arm(name, run.seed, got.judgement, got.timing, got.events, got.fitted, folder)
 
 
 def _read_arm(name: str, run: Run, loaded: Loaded, folder: Path) -> Arm:
     tensors, _ = checkpoint.load(folder / JUDGED)
     document = checkpoint.read_json(folder / DONE)
-    judgement = Judgement(loaded.base.task, *(tensors[key].numpy() for key in ("bits", "count", "hits")))
+    finish(folder)
+    bits_N, count_N, hits_N = (tensors[key].numpy() for key in ("bits", "count", "hits"))
+    judgement = Judgement(predicted(loaded.prepared), bits_N, count_N, hits_N)
     return Arm(name, run.seed, judgement, document["timing"], document["events"], None, folder)
 
 
@@ -309,6 +337,7 @@ def _table(entries: list[Entry], loaded: Loaded, budget: str, seeds: int) -> Com
     cut = loaded.prepared.split
     return Comparison(
         task=run.task,
+        predicts=predicted(loaded.prepared),
         entries=[*done, *failed],
         budget=budget,
         seeds=seeds,

@@ -4,7 +4,7 @@
     symbols to learn from      < 200 000    < 5 million   more
     width                      64           128           256
     layers                     2            2             4
-    columns a batch            512          1024          8192
+    columns a batch            512          1024          8192, a quarter at a time
     peak learning rate         5e-3         5e-3          1e-3
 
     window = 128 columns where sequences are cut      dropout = 0.1 below 200 000 symbols, else 0
@@ -23,13 +23,19 @@ from seqloom.core.component import Component
 from seqloom.core.errors import ConfigError
 from seqloom.core.sizes import Sizes
 from seqloom.data.batching import Batching
+from seqloom.layers.gaussian import Gaussian
+from seqloom.layers.quantiles import Quantiles
 from seqloom.models.backbone import Backbone, pattern
 from seqloom.models.causal_lm import CausalLM
+from seqloom.models.causal_values import CausalValues
 from seqloom.models.encoder import Encoder
 from seqloom.training.optimiser import AdamW
 
 SMALL, MIDDLE = 200_000, 5_000_000
 WINDOW = 128
+PIECES = 4
+"""Parts of a large batch that go one after another, so that what the backward pass keeps stays small."""
+HEADS = {"gaussian": Gaussian, "quantiles": Quantiles}
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Facts:
     """Ends of the model."""
     task: str = "next"
     """What is asked."""
+    head: str = "gaussian"
+    """Of real values: the kind of distribution."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +65,13 @@ class Shape:
     batch: Batching
     optimiser: AdamW
     dropout: float
+    accumulate: int = 1
 
 
 def shape_for(facts: Facts) -> Shape:
     """The table of the module's docstring."""
     rank = (facts.symbols >= SMALL) + (facts.symbols >= MIDDLE)
+    pieces = PIECES if rank == 2 and facts.task == "next" else 1
     width, layers, columns, lr = ((64, 2, 512, 5e-3), (128, 2, 1024, 5e-3), (256, 4, 8192, 1e-3))[rank]
     if facts.task == "classify":
         columns, lr = min(8192, max(columns, 16 * (facts.typical + 2))), lr / 2
@@ -69,7 +79,8 @@ def shape_for(facts: Facts) -> Shape:
     return Shape(
         width=width,
         layers=layers,
-        batch=Batching(tokens=columns, window=WINDOW if cut else 0),
+        batch=Batching(tokens=columns // pieces, window=WINDOW if cut else 0),
+        accumulate=pieces,
         optimiser=AdamW(lr=lr),
         dropout=0.1 if rank == 0 else 0.0,
     )
@@ -99,6 +110,8 @@ def _model(mixers: str, facts: Facts, shape: Shape, width: int) -> Component.Con
     backbone = Backbone.Config(width=width, layers=layers, mixers=kinds, dropout=shape.dropout)
     if facts.task == "classify":
         return Encoder.Config(backbone=backbone, dropout=shape.dropout)
+    if facts.sizes.values:
+        return CausalValues.Config(backbone=backbone, head=HEADS[facts.head].Config(), dropout=shape.dropout)
     return CausalLM.Config(backbone=backbone, dropout=shape.dropout)
 
 

@@ -12,15 +12,18 @@ from torch import Tensor
 from seqloom.app._engines import Engine, fitted_bayes, trained_engine
 from seqloom.app.card import card
 from seqloom.app.device import device_named
-from seqloom.app.fitted import CONFIG, Fitted
+from seqloom.app.drift import Profile
+from seqloom.app.fitted import CONFIG, PROFILE, Fitted
 from seqloom.app.judge import Judgement, judge, trivial, unknown_share
 from seqloom.app.plan import Loaded, check_model, is_neural, load_data
 from seqloom.core.errors import CheckpointError, ConfigError
+from seqloom.core.files import remove
+from seqloom.core.lock import alone
 from seqloom.core.protocols import Progress, Silent
 from seqloom.training import checkpoint
 from seqloom.training.budget import parse
 from seqloom.training.loop import CHECKPOINT, Loop, Trained
-from seqloom.training.prepare import Prepared
+from seqloom.training.prepare import Prepared, encoded
 from seqloom.training.run import Run
 from seqloom.training.train import train
 
@@ -49,6 +52,7 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     test: str | None = None,
+    head: str = "gaussian",
     device: str = "auto",
     start: str | Path | None = None,
     progress: Progress | None = None,
@@ -65,6 +69,7 @@ def fit(
         out: Folder of the model; None keeps it in memory.
         resume: Go on from the last checkpoint in ``out``, or take the finished model there.
         test: A file that is the test part.
+        head: Of a network over real values: gaussian or quantiles.
         device: auto, cpu, cuda.
         start: Folder of a network to go on from, on new data: its vocabulary, classes and sizes stay.
         progress: Where to tell how far it is.
@@ -72,21 +77,24 @@ def fit(
     name = model or "attention"
     check_model(name)
     folder = None if out is None else Path(out)
-    if not resume:
-        check_folder(folder)
-    if start is None:
-        begun, loaded = None, load_data(source, task=task, test=test)
-        run = loaded.run(name, budget=budget, seed=seed)
-    else:
-        begun = _begun(start, model, task)
-        loaded = load_data(source, task=begun.task, test=test, tokenizer=begun.tokenizer, classes=begun.classes)
-        run = replace(begun.run, data=loaded.base.data, budget=parse(budget), seed=seed)
-        name = f"{Path(start).name}, continued"
-    if folder is not None and (folder / CONFIG).is_file() and resume:
-        return _finished(folder, run)
-    weights = None if begun is None else begun.engine.tensors()
-    options: dict[str, Any] = {"out": folder, "resume": resume, "device": device, "progress": progress}
-    return fit_run(run, loaded, name=name, weights=weights, **options).fitted
+    with alone(folder):
+        if not resume:
+            check_folder(folder)
+        if start is None:
+            begun, loaded = None, load_data(source, task=task, test=test, head=head)
+            run = loaded.run(name, budget=budget, seed=seed)
+        else:
+            begun = _begun(start, model, task)
+            loaded = load_data(source, task=begun.task, test=test, learnt=begun.learnt)
+            run = replace(begun.run, data=loaded.base.data, budget=parse(budget), seed=seed)
+            name = f"{Path(start).name}, continued"
+        if folder is not None and (folder / CONFIG).is_file() and resume:
+            return _finished(folder, run)
+        weights = None if begun is None else begun.engine.tensors()
+        options: dict[str, Any] = {"out": folder, "resume": resume, "device": device, "progress": progress}
+        fitted = fit_run(run, loaded, name=name, weights=weights, **options).fitted
+        finish(folder)
+        return fitted
 
 
 def fit_run(
@@ -100,7 +108,10 @@ def fit_run(
     weights: Mapping[str, Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Train, judge and save one run over data that are in memory; ``weights`` = where a network begins."""
+    """Train, judge and save one run over data that are in memory; ``weights`` = where a network begins.
+
+    The last checkpoint stays, until whoever called says by ``finish`` that nothing can be lost any more.
+    """
     progress = progress or Silent()
     where = device_named(device)
     data = loaded.prepared_for(run)
@@ -118,16 +129,26 @@ def fit_run(
     got, baseline = judge(engine, data), trivial(data)
     timing = _timing(engine, trained, where)
     figures = {"test": got.figures(), "trivial": baseline.figures(), "unknown_symbols": unknown_share(data)}
-    if data.tokenizer is None:
-        raise ConfigError("a model without symbols cannot be saved")
+    if data.parts:
+        figures[PROFILE] = _profile(data, got).to_json()
+    if data.tokenizer is None and data.features is None:
+        raise ConfigError("a model of made data cannot be saved: it has no vocabulary")
     fixed = replace(run, budget=replace(run.budget, seconds=None, steps=trained.steps)) if is_neural(run.model) else run
     text = card(name, run, loaded, got, baseline, timing)
     fitted = Fitted(engine, data.tokenizer, fixed, metrics=figures, files={"card.md": text})
     if out is not None:
         checkpoint.write_json(out / TIMING, timing)
         fitted.save(out)
-        (out / CHECKPOINT).unlink(missing_ok=True)
     return Outcome(fitted, got, baseline, timing, trained.events)
+
+
+def _profile(data: Prepared, got: Judgement) -> Profile:
+    """What training saw and how the test part fitted, for the day when other data come."""
+    train, test = (encoded(data.parts[name], data.tokenizer, data.features) for name in ("train", "test"))
+    raw = [one.tokens if one.tokens is not None else one.values for one in (train, test)]
+    if raw[0] is None:
+        raise ConfigError("data without symbols and values have no profile")
+    return Profile.of(raw[0], raw[1], bits=got.each)
 
 
 def _count(run: Run, data: Prepared, progress: Progress) -> tuple[Engine, Trained]:
@@ -182,10 +203,17 @@ def check_folder(folder: Path | None, *, flag: str = "--out") -> None:
         raise ConfigError(f"{folder} holds an unfinished training; go on with --resume, or choose another place")
 
 
+def finish(folder: Path | None) -> None:
+    """Drop the checkpoint of a training whose result is safe."""
+    if folder is not None:
+        remove(folder / CHECKPOINT)
+
+
 def _finished(folder: Path, run: Run) -> Fitted:
     """The finished model, if it is the one that was asked for."""
     fitted = Fitted.load(folder)
     same = replace(run, budget=fitted.run.budget) == fitted.run
     if not same:
         raise CheckpointError(f"{folder} holds a finished model of another run; choose another place with --out")
+    finish(folder)
     return fitted

@@ -7,7 +7,6 @@
 Answers are polars frames that keep the ids and the order of what was asked. Nothing in a folder is ever unpickled.
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +14,31 @@ import numpy as np
 import polars as pl
 import torch
 
-from seqloom.app._engines import Blueprint, Engine
+from seqloom.app import _answers, _folder, _forecasts
+from seqloom.app._engines import BITS, Blueprint, Engine
+from seqloom.app._folder import CONFIG, METRICS, RUN, VOCABULARY, WEIGHTS
 from seqloom.app._generate import generate
 from seqloom.app._nearest import nearest
+from seqloom.app._values import ValueEngine
 from seqloom.app.data import in_pieces, sequences_of
 from seqloom.app.device import device_named
-from seqloom.core.batch import Batch
-from seqloom.core.errors import CheckpointError, ConfigError, DataError, SeqloomError
+from seqloom.app.drift import Profile
+from seqloom.core.component import FORMAT
+from seqloom.core.errors import CheckpointError, ConfigError, DataError
+from seqloom.core.files import MEND
 from seqloom.core.specials import NAMES, SPECIALS
-from seqloom.core.state import State
+from seqloom.data.examples import Examples
 from seqloom.data.ragged import Ragged
 from seqloom.data.sequences import Sequences
 from seqloom.tokenizers._base import Tokenizer
 from seqloom.training import checkpoint
+from seqloom.training.prepare import Learnt, encoded
 from seqloom.training.run import Run
 
-WEIGHTS, CONFIG, VOCABULARY, RUN, METRICS = (
-    "model.safetensors",
-    "config.json",
-    "vocabulary.json",
-    "run.json",
-    "metrics.json",
-)
-BITS = 1 / np.log(2)
-
-
-@dataclass(frozen=True)
-class Following:
-    """What comes next: the likeliest symbols with their probabilities, and the state behind them."""
-
-    symbols: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    state: State = field(repr=False)
+PROFILE = "profile"
+"""What training saw, among the figures."""
+NO_SYMBOLS = {"format": FORMAT, "config": None}
+"""The vocabulary's file of a model of real values."""
 
 
 class Fitted:
@@ -55,7 +47,7 @@ class Fitted:
     def __init__(
         self,
         engine: Engine,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         run: Run,
         *,
         metrics: dict[str, Any] | None = None,
@@ -65,7 +57,7 @@ class Fitted:
 
         Args:
             engine: The model.
-            tokenizer: What makes symbols.
+            tokenizer: What makes symbols; None for real values.
             run: How it was trained.
             metrics: Figures of the test part.
             files: Further text files of the model's folder by name, such as ``card.md``.
@@ -95,71 +87,47 @@ class Fitted:
 
         Returns:
             Task next: ``id, rank, symbol, probability``, ``top`` rows a sequence; ``<eos>`` = the sequence ends here.
+            Real values: ``id, channel, mean, low, high``; the value lies between low and high in 80 of 100 cases.
             Task classify: ``id, class, probability`` and one column ``p(NAME)`` a class.
         """
         _positive(top=top)
-        asked, ragged = self._encoded(data)
+        asked, examples = self._encoded(data)
         if self.task == "classify":
-            p_NC = np.exp(self.engine.classify(ragged))
-            best_N = p_NC.argmax(1) if len(p_NC) else np.zeros(0, int)
-            columns = {f"p({name})": p_NC[:, at] for at, name in enumerate(self.classes)}
-            chosen = [self.classes[at] for at in best_N]
-            return pl.DataFrame({"id": asked.ids, "class": chosen, "probability": p_NC.max(1, initial=0.0), **columns})
-        p_NV = np.exp(self.engine.following(ragged, asked.opens))
-        p_NV[:, SPECIALS.unk] = 0  # "something new" is no symbol that one could name
-        top = min(top, p_NV.shape[1] - len(SPECIALS.unpredictable) - 1)
-        order_NK = np.argsort(-p_NV, axis=1, kind="stable")[:, :top]
-        rows = np.repeat(np.arange(len(asked)), top)
-        return pl.DataFrame(
-            {
-                "id": np.array(asked.ids, object)[rows].tolist(),
-                "rank": np.tile(np.arange(1, top + 1), len(asked)),
-                "symbol": [self._symbol(id) for id in order_NK.ravel().tolist()],
-                "probability": np.take_along_axis(p_NV, order_NK, 1).ravel(),
-            },
-            schema_overrides={"id": pl.String, "symbol": pl.String},
-        )
+            return _answers.told_apart(self.engine, asked, examples)
+        if isinstance(self.engine, ValueEngine):
+            return _forecasts.forecast(self.engine, asked, examples)
+        return _answers.following(self.engine, asked, examples, top, self._symbol)
 
     def score(self, data: Any) -> pl.DataFrame:
         """How well each sequence fits: the fewer bits, the more it is like the training data.
 
         Returns:
-            Task next: ``id, symbols, bits, bits_per_symbol`` (the end symbol counts). Task classify, for data with
-            labels: ``id, label, class, bits`` (of the true class; a class that training never saw costs infinity).
+            Task next: ``id, symbols, bits, bits_per_symbol`` (the end symbol counts), or ``id, values, bits,
+            bits_per_value``; ``percentile``: how many of 100 held-out sequences of like length fit better, so that
+            50 is ordinary and 99 is odd. Task classify, for data with labels: ``id, label, class, bits`` (of the true
+            class; a class that training never saw costs infinity).
         """
-        asked, ragged = self._encoded(data)
+        asked, examples = self._encoded(data)
         if self.task == "classify":
-            return self._score_classes(asked, ragged)
-        bits = bits_of(self.engine.score(ragged, asked.opens, asked.closes)[0])
-        count = bits.lengths
-        total = np.add.reduceat(np.append(bits.values, 0), bits.offsets[:-1]) * (count > 0)
-        return pl.DataFrame(
-            {"id": asked.ids, "symbols": count, "bits": total, "bits_per_symbol": total / np.maximum(count, 1)},
-            schema_overrides={"id": pl.String},
-        )
+            return _answers.class_bits(self.engine, asked, examples)
+        total_N, count_N = _answers.sums(bits_of(self.engine.score(examples)[0]))
+        counted, each = ("values", "bits_per_value") if self.predicts_values else ("symbols", "bits_per_symbol")
+        mean_N = total_N / np.maximum(count_N, 1)
+        columns = {"id": asked.ids, counted: count_N, "bits": total_N, each: mean_N}
+        if self.profile is not None:
+            columns["percentile"] = self.profile.percentile(mean_N, count_N)
+        return pl.DataFrame(columns, schema_overrides={"id": pl.String})
 
     def surprise(self, data: Any) -> pl.DataFrame:
-        """Bits of every single symbol: ``id, position, symbol, bits``; where in a sequence it gets odd."""
-        asked, ragged = self._encoded(data)
-        bits = bits_of(self.engine.score(ragged, asked.opens, asked.closes)[0])
-        rows = np.repeat(np.arange(len(bits)), bits.lengths)
-        eos = np.array([SPECIALS.eos])
-        ids = [
-            np.concatenate([tokens[not first :], eos if last else eos[:0]])
-            for tokens, first, last in zip(ragged, asked.opens, asked.closes, strict=True)
-        ]
-        at = [
-            np.arange(1 + (not first), 1 + (not first) + len(own)) for own, first in zip(ids, asked.opens, strict=True)
-        ]
-        return pl.DataFrame(
-            {
-                "id": np.array(asked.ids, object)[rows].tolist(),
-                "position": np.concatenate(at) if at else [],
-                "symbol": [self._symbol(id) for own in ids for id in own.tolist()],
-                "bits": bits.flat,
-            },
-            schema_overrides={"id": pl.String, "symbol": pl.String, "position": pl.Int64},
-        )
+        """Bits of every single symbol: ``id, position, symbol, bits``; where in a sequence it gets odd.
+
+        Real values: ``id, position, channel, bits``.
+        """
+        asked, examples = self._encoded(data)
+        bits = bits_of(self.engine.score(examples)[0])
+        if isinstance(self.engine, ValueEngine):
+            return _forecasts.surprise(self.engine, bits, asked, examples)
+        return _answers.surprise(bits, asked, examples, self._symbol)
 
     def generate(
         self,
@@ -184,20 +152,25 @@ class Fitted:
             seed: The same seed gives the same sequences.
 
         Returns:
-            ``id, sequence, ended``: the prompt with what was written, and whether the model ended it itself.
+            ``id, sequence, ended``: the prompt with what was written, and whether the model ended it itself. Real
+            values: ``id, position`` and a column a channel, ``limit`` new steps a sequence.
         """
         if self.task != "next":
             raise ConfigError("a classifier writes no sequences: fit with --task next")
         _positive(n=n)
-        asked = None if prompts is None else self._encoded(prompts)
-        rows = asked[1] if asked is not None else Ragged.of([[]])
-        ids = asked[0].ids if asked is not None else ["generated"]
-        repeated = rows.select(np.repeat(np.arange(len(rows)), n))
+        asked, examples = (None, self._nothing) if prompts is None else self._encoded(prompts)
+        ids = asked.ids if asked is not None else ["generated"]
         numbered = [id if n == 1 else f"{id}/{number}" for id in ids for number in range(1, n + 1)]
+        examples = examples.select(np.repeat(np.arange(len(examples)), n))
+        if isinstance(self.engine, ValueEngine):
+            return _forecasts.written(self.engine, numbered, examples, limit, temperature=temperature, seed=seed)
+        tokens = examples.whole().tokens
+        if tokens is None:
+            raise ConfigError("this model writes symbols")
         written, ended = generate(
-            self.engine.stepper, repeated, limit=limit, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+            self.engine.stepper, tokens, limit=limit, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
         )
-        text = [self.tokenizer.render(line) for line in written]
+        text = [self.symbols.render(line) for line in written]
         return pl.DataFrame(
             {"id": numbered, "sequence": text, "ended": ended},
             schema={"id": pl.String, "sequence": pl.String, "ended": pl.Boolean},
@@ -210,8 +183,8 @@ class Fitted:
         the mean of their predictions over the positions, one number a symbol. A classical classifier: bits per symbol
         under each class, centred.
         """
-        asked, ragged = self._encoded(data)
-        vectors = self.engine.vectors(ragged, asked.opens, asked.closes).astype(np.float32)
+        asked, examples = self._encoded(data)
+        vectors = self.engine.vectors(examples).astype(np.float32)
         kind = pl.Array(pl.Float32, vectors.shape[1] if len(vectors) else 0)
         return pl.DataFrame(
             {"id": asked.ids, "vector": pl.Series(vectors, dtype=kind)}, schema_overrides={"id": pl.String}
@@ -256,30 +229,18 @@ class Fitted:
             schema_overrides={"id": pl.String, "neighbour": pl.String},
         )
 
-    def step(self, symbol: str | None = None, state: State | None = None, *, top: int = 5) -> Following:
-        """Feed one symbol and see what comes next; the state goes on from there.
+    def step(self, symbol: Any = None, state: Any = None, *, top: int = 5) -> "_answers.Following | _forecasts.Ahead":
+        """Feed one symbol, or one value, and see what comes next; the state goes on from there.
 
         Args:
-            symbol: What happened; None = nothing yet, the sequence begins.
+            symbol: What happened (a number, or one a channel, for real values); None = nothing yet.
             state: As the last call returned it; None = a new sequence.
             top: How many of the likeliest symbols.
         """
         _positive(top=top)
-        stepper = self.engine.stepper
-        if state is None:
-            state = stepper.start(Batch(index_B=torch.zeros(1, dtype=torch.long)))
-            opening = [SPECIALS.bos]
-        else:
-            state, opening = state.fork(), []  # the caller may go on from the old one in another way
-        ids = opening + ([] if symbol is None else self._ids_of(symbol))
-        if not ids:
-            raise ConfigError("nothing to feed: give a symbol, or begin anew without a state")
-        with torch.no_grad():
-            logits, after = stepper.step(torch.tensor([ids], device=self._device), state)
-        p_V = logits[0, -1].double().exp().cpu().numpy()
-        p_V[SPECIALS.unk] = 0
-        order = np.argsort(-p_V, kind="stable")[:top].tolist()
-        return Following(tuple(map(self._symbol, order)), tuple(p_V[order].tolist()), after)
+        if isinstance(self.engine, ValueEngine):
+            return _forecasts.ahead(self.engine, symbol, state)
+        return _answers.ahead(self.engine, None if symbol is None else self._ids_of(symbol), state, top, self._symbol)
 
     def save(self, folder: str | Path) -> Path:
         """Write the model; every file whole or not at all, ``config.json`` last: without it there is no model.
@@ -287,78 +248,118 @@ class Fitted:
         A model that was there ends first, so that a saving cut short leaves no mixture of both.
         """
         folder = Path(folder)
-        (folder / CONFIG).unlink(missing_ok=True)
-        checkpoint.save(folder / WEIGHTS, self.engine.tensors(), {"task": self.task})
-        checkpoint.write_json(folder / VOCABULARY, self.tokenizer.to_json())
-        checkpoint.write_json(folder / RUN, self.run.to_json())
-        checkpoint.write_json(folder / METRICS, self.metrics)
-        for name, text in self.files.items():
-            checkpoint.write_text(folder / name, text)
-        checkpoint.write_json(folder / CONFIG, self.engine.blueprint.to_json())
+        documents = {
+            VOCABULARY: NO_SYMBOLS if self.tokenizer is None else self.tokenizer.to_json(),
+            RUN: self.run.to_json(),
+            METRICS: self.metrics,
+            CONFIG: self.engine.blueprint.to_json(),
+        }
+        _folder.write(folder, self.engine.tensors(), documents, self.files, self.task)
         return folder
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "cpu") -> "Fitted":
         """Read what ``save`` wrote. CheckpointError where it is cut short, edited or from a newer version."""
-        folder = Path(folder)
-        if not (folder / CONFIG).is_file():
-            begun = (folder / "checkpoint.safetensors").is_file()
-            mend = "its training did not end: fit again with --resume" if begun else "train one: seqloom fit FILE"
-            raise CheckpointError(f"{folder} holds no finished model; {mend}")
-        documents = {name: checkpoint.read_json(folder / name) for name in (CONFIG, VOCABULARY, RUN, METRICS)}
-        for name, document in documents.items():
-            if not isinstance(document, dict):
-                raise CheckpointError(f"{folder / name} holds no JSON object: it was edited; fit the model again")
+        folder, where = Path(folder), device_named(device)
+        documents = _folder.read(folder)
         try:
             blueprint = Blueprint.from_json(documents[CONFIG])
-            engine = blueprint.engine(device_named(device))
-            tokenizer = Tokenizer.from_json(documents[VOCABULARY])
+            _folder.check_sizes(blueprint, folder)
+            engine = blueprint.engine(where)
+            tokenizer = None if documents[VOCABULARY] == NO_SYMBOLS else Tokenizer.from_json(documents[VOCABULARY])
             run = Run.from_json(documents[RUN])
-        except (KeyError, TypeError, AttributeError, ConfigError) as error:
-            raise CheckpointError(f"{folder} cannot be read: {error}") from error
+        except CheckpointError:
+            raise
+        except (ArithmeticError, AttributeError, ConfigError, ImportError, LookupError) as error:
+            raise CheckpointError(f"{folder} cannot be read: {error}. {MEND}") from error
+        except (MemoryError, RecursionError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder} cannot be read: {error}. {MEND}") from error
         engine.load(checkpoint.load(folder / WEIGHTS)[0])
         return cls(engine, tokenizer, run, metrics=documents[METRICS])
 
     def reading(self, text: str) -> Sequences:
         """One sequence as it is typed: the symbols of an event log are separated by spaces."""
+        if self.tokenizer is None:
+            return Sequences.of([_numbers(text)])
         return Sequences.of([text] if self.tokenizer.joiner == "" else [text.split()])
+
+    @property
+    def symbols(self) -> Tokenizer:
+        """The tokenizer. ConfigError for a model of real values."""
+        if self.tokenizer is None:
+            raise ConfigError("this model reads real values: it has no symbols")
+        return self.tokenizer
+
+    @property
+    def predicts_values(self) -> bool:
+        """True where real values are predicted."""
+        return self.engine.blueprint.sizes.values > 0
+
+    @property
+    def profile(self) -> Profile | None:
+        """What training saw; models that an earlier version saved have none."""
+        found = self.metrics.get(PROFILE)
+        return None if found is None else Profile.from_json(found)
+
+    def read(self, data: Any) -> Sequences:
+        """Read data as those were read that the model was trained on."""
+        return sequences_of(data, like=self.run.data)
+
+    def warnings(self, data: Any) -> list[str]:
+        """What sets data apart from those of the training, in sentences; none = nothing was seen."""
+        asked, examples = self._encoded(data)
+        said = []
+        features = self.engine.blueprint.features
+        if features is not None and (lacking := features.missing(asked)):
+            said.append(f"these data lack {', '.join(lacking)}, which the model reads beside each symbol")
+        own = examples.tokens if examples.tokens is not None else examples.values
+        return said if self.profile is None else [*said, *self.profile.warnings(own, name=self._symbol)]
+
+    @property
+    def learnt(self) -> Learnt:
+        """What another training can go on with."""
+        return Learnt(self.tokenizer, self.engine.blueprint.features, self.classes)
 
     @property
     def _device(self) -> torch.device:
         model = getattr(self.engine, "model", None)
         return getattr(model, "device", torch.device("cpu"))
 
-    def _encoded(self, data: Any) -> tuple[Sequences, Ragged]:
-        asked = sequences_of(data, like=self.run.data)
-        if len(asked) and asked.kind not in self.tokenizer.reads:
+    def _encoded(self, data: Any) -> tuple[Sequences, Examples]:
+        asked = self.read(data)
+        reads = ("values",) if self.tokenizer is None else self.tokenizer.reads
+        if len(asked) and asked.kind not in reads:
             raise DataError(
-                f"holds {asked.kind}, and the model was trained on {' or '.join(self.tokenizer.reads)}",
+                f"holds {asked.kind}, and the model was trained on {' or '.join(reads)}",
                 file=asked.source,
                 mend="Hand over data like those that it was trained on.",
             )
-        return asked, self.tokenizer.encode(asked)
+        return asked, encoded(asked, self.tokenizer, self.engine.blueprint.features)
+
+    @property
+    def _nothing(self) -> Examples:
+        """One sequence in which nothing has happened yet."""
+        if self.tokenizer is not None:
+            return Examples(Ragged.of([[]]))
+        return Examples(
+            None, values=Ragged(np.zeros((0, self.engine.blueprint.sizes.channels), np.float32), np.zeros(2, np.int64))
+        )
 
     def _ids_of(self, symbol: str) -> list[int]:
-        kind = [symbol] if self.tokenizer.joiner == "" else [[symbol]]
-        return self.tokenizer.encode(Sequences.of(kind))[0].tolist()
+        kind = [symbol] if self.symbols.joiner == "" else [[symbol]]
+        return self.symbols.encode(Sequences.of(kind))[0].tolist()
 
     def _symbol(self, id: int) -> str:
-        if id < SPECIALS.count:
-            return NAMES[id]
-        return self.tokenizer.render([id])
+        return NAMES[id] if id < SPECIALS.count else self.symbols.render([id])
 
-    def _score_classes(self, asked: Sequences, ragged: Ragged) -> pl.DataFrame:
-        if asked.labels is None:
-            raise SeqloomError("these data have no labels to score against; use predict")
-        log_NC = self.engine.classify(ragged)
-        number = {name: at for at, name in enumerate(self.classes)}
-        at_N = [number.get(label, -1) for label in asked.labels]
-        bits = [-log_NC[row, at] * BITS if at >= 0 else np.inf for row, at in enumerate(at_N)]
-        chosen = [self.classes[at] for at in (log_NC.argmax(1) if len(log_NC) else [])]
-        return pl.DataFrame(
-            {"id": asked.ids, "label": asked.labels, "class": chosen, "bits": np.array(bits, np.float64)},
-            schema_overrides={"id": pl.String, "label": pl.String},
-        )
+
+def _numbers(text: str) -> np.ndarray:
+    """Values as they are typed: steps separated by spaces, the channels of a step by commas."""
+    try:
+        steps = [[float(one) for one in step.split(",")] for step in text.split()]
+        return np.array([step[0] if len(step) == 1 else step for step in steps], np.float64)
+    except ValueError as error:
+        raise ConfigError(f"values are numbers with spaces between them, channels with commas: {text!r}") from error
 
 
 def bits_of(log_p: Ragged) -> Ragged:

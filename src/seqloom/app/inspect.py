@@ -1,6 +1,8 @@
 """What is in a file, before anything is trained: kind, lengths, alphabet, time span, duplicates, likely task."""
 
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,6 +10,8 @@ import numpy as np
 
 from seqloom.app.data import source_of
 from seqloom.core.errors import DataError
+from seqloom.data._leakage import fingerprints
+from seqloom.data.features import two_columns, value_names
 from seqloom.data.sequences import Sequences
 from seqloom.data.splits import leakage, split
 from seqloom.tokenizers import default_tokenizer, get
@@ -43,6 +47,8 @@ class Inspection:
     """What would make the symbols."""
     split: tuple[str, ...]
     """How the held-out parts would be chosen, and what the parts would share."""
+    values: dict[str, tuple[float, float, float]]
+    """Channels of real values with their least, mean and largest."""
     channels: tuple[str, ...]
     """Other event columns."""
     fingerprint: str
@@ -59,12 +65,16 @@ class Inspection:
         low, middle, high = self.lengths
         shown = [
             ("file", self.source),
-            ("holds", f"{self.sequences:,} sequences, {self.symbols:,} symbols ({self.kind})"),
+            (
+                "holds",
+                f"{self.sequences:,} sequences, {self.symbols:,} {'steps' if self.values else 'symbols'} ({self.kind})",
+            ),
             ("lengths", f"{low:,} to {high:,}, median {middle:,}"),
             (
                 "alphabet",
                 f"{self.alphabet:,} symbols: {_listed(self.frequent, self.alphabet)}" if self.alphabet else "",
             ),
+            ("values", "; ".join(_range(name, *own) for name, own in self.values.items())),
             ("time", " to ".join(self.time) if self.time else "none"),
             ("duplicates", f"{self.duplicates:,} sequences" if self.duplicates else "none"),
             ("labels", _listed(self.labels, len(self.labels)) or "none"),
@@ -73,7 +83,7 @@ class Inspection:
             ("split", " ".join(self.split)),
             ("fingerprint", self.fingerprint),
         ]
-        return [*shown, *(("guessed", note) for note in self.notes)]
+        return [*((name, text) for name, text in shown if text), *(("guessed", note) for note in self.notes)]
 
 
 def inspect(source: Any) -> Inspection:
@@ -82,6 +92,8 @@ def inspect(source: Any) -> Inspection:
 
     given, sequences = source_of(source)
     notes: tuple[str, ...] = ()
+    in_file = given.path not in ("", "-")
+    hashing = _beside(fingerprint_of, located(given.path)) if in_file else None
     if sequences is None:
         if given.path != "-":
             notes = sniff(located(given.path), columns=given.columns, reader=given.reader).notes
@@ -90,8 +102,7 @@ def inspect(source: Any) -> Inspection:
         raise DataError("holds no sequences", file=sequences.source, mend="Check --case, --event or --text.")
     tokenizer = None if sequences.kind == "values" else default_tokenizer(sequences)
     symbols, frequent = _alphabet(sequences, tokenizer)
-    lengths_N = sequences.lengths
-    in_file = given.path not in ("", "-")
+    lengths_N, hashes_N = sequences.lengths, fingerprints(sequences)
     return Inspection(
         source=given.path or "memory",
         kind=sequences.kind if sequences.kind == sequences.alphabet else f"{sequences.kind}, {sequences.alphabet}",
@@ -101,13 +112,14 @@ def inspect(source: Any) -> Inspection:
         alphabet=symbols,
         frequent=frequent,
         time=_span(sequences),
-        duplicates=_duplicates(sequences),
+        duplicates=len(hashes_N) - len(np.unique(hashes_N)),
         labels=dict(Counter(str(label) for label in sequences.labels or [] if label is not None).most_common(SHOWN)),
         task="classify" if sequences.labels is not None else "next",
         tokenizer=tokenizer,
-        split=_split(sequences),
+        split=_split(sequences, hashes_N),
+        values=_values(sequences),
         channels=sequences.channels,
-        fingerprint=fingerprint_of(located(given.path) if in_file else sequences),
+        fingerprint=fingerprint_of(sequences) if hashing is None else hashing.result(),
         notes=tuple(dict.fromkeys([*notes, *sequences.notes])),
     )
 
@@ -119,6 +131,21 @@ def _alphabet(sequences: Sequences, tokenizer: str | None) -> tuple[int, dict[st
     vocabulary = kind().fit(sequences)
     seen = sum(count > 0 for count in vocabulary.counts)
     return seen, dict(zip(vocabulary.symbols[:SHOWN], vocabulary.counts[:SHOWN], strict=True))
+
+
+def _values(sequences: Sequences) -> dict[str, tuple[float, float, float]]:
+    names = value_names(sequences)
+    flat_LC = two_columns(sequences.values().flat) if names else np.zeros((0, 0))
+    if not len(flat_LC):
+        return {}
+    return {
+        name: (float(own.min()), float(own.mean()), float(own.max()))
+        for name, own in zip(names, flat_LC.T, strict=True)
+    }
+
+
+def _range(name: str, low: float, middle: float, high: float) -> str:
+    return f"{name} {low:.6g} to {high:.6g}, mean {middle:.6g}"
 
 
 def _span(sequences: Sequences) -> tuple[str, str] | None:
@@ -135,16 +162,17 @@ def _moment(value: Any) -> str:
     return str(value).removesuffix(".000000").replace("T", " ")
 
 
-def _duplicates(sequences: Sequences) -> int:
-    from seqloom.data._leakage import fingerprints
+def _beside(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """Start something on a thread of its own."""
+    pool = ThreadPoolExecutor(1)
+    job = pool.submit(work, *arguments)
+    pool.shutdown(wait=False)
+    return job
 
-    hashes_N = fingerprints(sequences)
-    return len(hashes_N) - len(np.unique(hashes_N))
 
-
-def _split(sequences: Sequences) -> tuple[str, ...]:
+def _split(sequences: Sequences, hashes_N: np.ndarray) -> tuple[str, ...]:
     cut = split(sequences)
-    return (*(note + "." for note in cut.notes), *leakage(sequences, cut).sentences)
+    return (*(note + "." for note in cut.notes), *leakage(sequences, cut, hashes_N).sentences)
 
 
 def _listed(counts: dict[str, int], of: int) -> str:

@@ -1,6 +1,8 @@
 """How good a model is on the test part, and how good the trivial answer is.
 
     next       bits per symbol = - sum log2 p(x_t | x_<t) / number of symbols, end symbols included
+               bits per value likewise, of densities of values divided by their standard deviation in training;
+               right = inside the central 80 %
     classify   bits per sequence = - log2 p(true class); accuracy
 
 Every figure is kept by sequence, so that differences can be judged against the noise of the test part.
@@ -15,8 +17,11 @@ import numpy as np
 from seqloom.app._engines import BITS, Engine
 from seqloom.core.errors import DataError
 from seqloom.core.specials import SPECIALS
-from seqloom.training.prepare import Prepared
+from seqloom.data.ragged import Ragged
+from seqloom.training.prepare import Prepared, encoded
 
+MEASURES = {"next": "bits_per_symbol", "values": "bits_per_value", "classify": "bits_per_class"}
+"""What decides, by what is predicted."""
 FEW, PIECES = 20, 100
 LEAST = 2.0**-20
 """Probability that a class is given at least when it is judged: one that training never saw costs 20 bits."""
@@ -33,6 +38,8 @@ class Judgement:
     """Symbols of each (1 where classes are told)."""
     hits_N: np.ndarray
     """Of these, how many were the likeliest; NaN where nobody looked."""
+    each: Ragged | None = None
+    """Bits of every symbol by test sequence, where it was judged just now."""
 
     @property
     def bits(self) -> float:
@@ -47,8 +54,12 @@ class Judgement:
 
     def figures(self) -> dict[str, float]:
         """By name, the measure that decides first."""
-        name = "bits_per_symbol" if self.task == "next" else "bits_per_class"
-        return {name: self.bits, "accuracy": self.accuracy, "units": len(self.bits_N), "counted": self.counted}
+        return {
+            MEASURES[self.task]: self.bits,
+            "accuracy": self.accuracy,
+            "units": len(self.bits_N),
+            "counted": self.counted,
+        }
 
     @property
     def counted(self) -> int:
@@ -61,15 +72,19 @@ def judge(engine: Engine, data: Prepared) -> Judgement:
     part = data.parts["test"]
     if not len(part):
         raise DataError("leaves nothing to test on", file=part.source, mend="Give a test file with --test.")
-    tokens = data.tokenizer.encode(part) if data.tokenizer is not None else data.test.tokens
-    if tokens is None:
-        raise DataError("holds no symbols", file=part.source)
+    examples = encoded(part, data.tokenizer, data.features)
     if engine.blueprint.task == "classify":
-        return judged_classes(np.exp(engine.classify(tokens)), data.classes, part.labels or [])
-    log_p, hits = engine.score(tokens, part.opens, part.closes)
+        return judged_classes(np.exp(engine.classify(examples)), data.classes, part.labels or [])
+    log_p, hits = engine.score(examples)
     offsets = units(log_p.offsets - log_p.offsets[0])
     bits, right = log_p.flat * -BITS, hits.flat
-    return Judgement("next", _sums(bits, offsets), np.diff(offsets), _sums(right, offsets))
+    each = Ragged(bits, log_p.offsets - log_p.offsets[0])
+    return Judgement(predicted(data), _sums(bits, offsets), np.diff(offsets), _sums(right, offsets), each)
+
+
+def predicted(data: Prepared) -> str:
+    """What is predicted: symbols (next), values, or classes."""
+    return "classify" if data.classes else "values" if data.sizes.values else "next"
 
 
 def units(offsets: np.ndarray) -> np.ndarray:
@@ -90,14 +105,17 @@ def trivial(data: Prepared) -> Judgement:
         share_C = np.bincount(np.asarray(data.train.targets), minlength=len(data.classes)) / len(data.train)
         labels = data.parts["test"].labels or []
         return judged_classes(np.tile(share_C, (len(labels), 1)), data.classes, labels)
-    from seqloom.app._engines import Blueprint, Counted
+    from seqloom.app._engines import Blueprint, wrapped
     from seqloom.models.classical.unigram import Unigram
+    from seqloom.models.classical.white_noise import WhiteNoise
 
-    model: Any = Unigram(data.sizes)
-    train = data.parts["train"]
-    tokens = data.tokenizer.encode(train) if data.tokenizer is not None else data.train.tokens
-    model.fit(tokens, opens=train.opens, closes=train.closes)
-    return judge(Counted(Blueprint(model=model.config, sizes=data.sizes), model), data)
+    train = data.train.whole()  # what is cut into windows is counted once all the same
+    model: Any = (WhiteNoise if data.sizes.values else Unigram)(data.sizes)
+    if data.sizes.values:
+        model.fit(train.values, opens=train.opens)
+    else:
+        model.fit(train.tokens, opens=train.opens, closes=train.closes)
+    return judge(wrapped(Blueprint(model=model.config, sizes=data.sizes), model), data)
 
 
 def judged_classes(p_NC: np.ndarray, classes: tuple[str, ...], labels: list[str]) -> Judgement:

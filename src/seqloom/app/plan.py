@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from seqloom.app.data import source_of
-from seqloom.app.defaults import Facts, model_of, shape_for
+from seqloom.app.defaults import HEADS, Facts, model_of, shape_for
 from seqloom.core import discovery
 from seqloom.core.component import Component
 from seqloom.core.errors import ConfigError, DataError
@@ -19,17 +19,21 @@ from seqloom.data.batching import Batching
 from seqloom.data.sequences import Sequences
 from seqloom.models._base import Model
 from seqloom.models.classical.unigram import Unigram
+from seqloom.models.classical.white_noise import WhiteNoise
 from seqloom.objectives.classify import Classify
 from seqloom.objectives.next_token import NextToken
+from seqloom.objectives.next_value import NextValue
 from seqloom.tokenizers import default_tokenizer
 from seqloom.tokenizers import get as tokenizer_named
 from seqloom.tokenizers._base import Tokenizer
 from seqloom.training.budget import Budget, parse
-from seqloom.training.prepare import Prepared, prepare
+from seqloom.training.prepare import Learnt, Prepared, prepare
 from seqloom.training.run import Run, Stopping
 from seqloom.training.source import FileSource
 
 TASKS = ("auto", "next", "classify")
+TRIVIAL = {"next": "unigram", "values": "white_noise"}
+"""The answer that knows no sequence, by what is predicted."""
 
 
 @dataclass
@@ -53,6 +57,7 @@ class Loaded:
             return replace(made, data=base.data, tokenizer=base.tokenizer, task=base.task, budget=parsed, seed=seed)
         if name in discovery.names("models/classical"):
             kind: Any = discovery.get("models/classical", name)
+            self._check_kind(name, kind.tasks)
             return replace(base, model=kind.Config(), seed=0)
         check_mixers(name)
         shape = shape_for(self.facts)
@@ -60,8 +65,29 @@ class Loaded:
             base,
             model=model_of(name, self.facts, shape),
             batch=shape.batch,
+            accumulate=shape.accumulate,
             optimiser=shape.optimiser,
             stopping=Stopping(looks=8, patience=6, examples=500),
+        )
+
+    def _check_kind(self, name: str, tasks: tuple[str, ...]) -> None:
+        """ConfigError where a classical model of symbols meets real values, or the other way round."""
+        values = self.prepared.sizes.values > 0
+        if values != ("values" in tasks):
+            held, other = ("real values", "symbols") if values else ("symbols", "real values")
+            raise ConfigError(
+                f"{name} is a model of {other}, and these data are {held}; there are {', '.join(self.baselines)}"
+            )
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """Classical models that these data can have, the trivial one first."""
+        want = "values" if self.prepared.sizes.values else "next"
+        kinds: list[tuple[str, Any]] = [
+            (name, discovery.get("models/classical", name)) for name in discovery.names("models/classical")
+        ]
+        return tuple(
+            sorted((name for name, kind in kinds if want in kind.tasks), key=lambda name: name != TRIVIAL[want])
         )
 
     def prepared_for(self, run: Run) -> Prepared:
@@ -79,8 +105,8 @@ def load_data(
     *,
     task: str = "auto",
     test: str | None = None,
-    tokenizer: Tokenizer | None = None,
-    classes: tuple[str, ...] = (),
+    head: str = "gaussian",
+    learnt: Learnt | None = None,
 ) -> Loaded:
     """Read, split and encode.
 
@@ -88,8 +114,8 @@ def load_data(
         source: A path, ``sample:NAME``, a FileSource, a frame, lists or arrays.
         task: next, classify, or auto: classify where there are labels.
         test: A file that is the test part.
-        tokenizer: One that has learnt its vocabulary elsewhere.
-        classes: Classes that are known from elsewhere.
+        head: The kind of distribution that networks give real values: gaussian or quantiles.
+        learnt: What was learnt elsewhere, for a model that goes on from there.
     """
     if task not in TASKS:
         raise ConfigError(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
@@ -102,51 +128,59 @@ def load_data(
     _check_readable(sequences)
     labelled = sequences.labels is not None
     chosen = task if task != "auto" else "classify" if labelled else "next"
-    kind: Any = tokenizer_named(default_tokenizer(sequences)) if tokenizer is None else type(tokenizer)
-    base = Run(
-        data=given.stamped(sequences),
-        model=Unigram.Config(),
-        task=chosen,  # type: ignore[arg-type]
-        tokenizer=kind.Config() if tokenizer is None else tokenizer.config,
-        objective=Classify.Config() if chosen == "classify" else NextToken.Config(),
+    base = _base(given.stamped(sequences), sequences, chosen, None if learnt is None else learnt.tokenizer)
+    prepared = prepare(base, sequences, learnt=learnt)
+    _check_parts(prepared, sequences.source, chosen)
+    guessed = [] if task != "auto" else [f"task {chosen}: {_why(labelled)} (--task overrides)"]
+    notes = list(dict.fromkeys([*guesses, *sequences.notes, *guessed]))
+    return Loaded(base, prepared, _facts(prepared, chosen, head), notes)
+
+
+def _base(source: FileSource, sequences: Sequences, task: str, tokenizer: Tokenizer | None) -> Run:
+    """The run of the trivial baseline."""
+    values = sequences.kind == "values"
+    config = None
+    if not values:
+        kind: Any = None if tokenizer is not None else tokenizer_named(default_tokenizer(sequences))
+        config = tokenizer.config if tokenizer is not None else kind.Config()
+    objective = Classify.Config() if task == "classify" else NextValue.Config() if values else NextToken.Config()
+    return Run(
+        data=source,
+        model=WhiteNoise.Config() if values else Unigram.Config(),
+        task=task,  # type: ignore[arg-type]
+        tokenizer=config,
+        objective=objective,
         batch=Batching(tokens=1024),
         seed=0,
     )
-    prepared = prepare(base, sequences, tokenizer=tokenizer, classes=classes)
-    _check_parts(prepared, sequences.source, chosen)
-    guessed = [] if task != "auto" else [f"task {chosen}: {_why(labelled)} (--task overrides)"]
-    return Loaded(base, prepared, _facts(prepared, chosen), list(dict.fromkeys([*guesses, *sequences.notes, *guessed])))
 
 
 def _check_readable(sequences: Sequences) -> None:
     if not len(sequences):
         raise DataError("holds no sequences", file=sequences.source, mend="Check --case, --event or --text.")
-    if sequences.kind == "values":
-        raise DataError(
-            "holds real values, and these tasks need symbols",
-            file=sequences.source,
-            mend="Cut the values into classes first, for instance by quantiles.",
-        )
 
 
 def _check_parts(prepared: Prepared, file: str, task: str) -> None:
     """There must be something to learn from and something to test on."""
     if not prepared.train.symbols:
         raise DataError("holds empty sequences alone", file=file, mend="Check that it is the right file.")
-    if not len(prepared.test) or (task == "next" and not prepared.test.lengths.sum()):
+    if not len(prepared.test) or (task == "next" and not prepared.test.symbols):
         mend = "Bring more of them, or a file of its own with --test."
         raise DataError("too few sequences: none is left to test on", file=file, mend=mend)
 
 
-def _facts(prepared: Prepared, task: str) -> Facts:
+def _facts(prepared: Prepared, task: str, head: str) -> Facts:
     """What the training part says about a good size."""
     train = prepared.train
+    if head not in HEADS:
+        raise ConfigError(f"there is no head {head!r}; there are {', '.join(HEADS)}")
     return Facts(
         symbols=train.symbols,
-        longest=int(train.tokens.lengths.max(initial=0)) if train.tokens is not None else 0,
+        longest=int(train.lengths.max(initial=1)) - 1,
         typical=train.symbols // max(len(train), 1),
         sizes=prepared.sizes,
         task=task,
+        head=head,
     )
 
 

@@ -10,6 +10,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +20,11 @@ import torch
 
 from seqloom.claims._base import Arm, Claim, Count, Finding
 from seqloom.core import discovery
-from seqloom.core.errors import FINDING_FALSE, OK, ConfigError
+from seqloom.core.errors import FINDING_FALSE, OK, CheckpointError, ConfigError
+from seqloom.core.files import check_writable, inside, read_json, write_json
 from seqloom.core.fingerprint import code_hash, config_hash, part_files
+from seqloom.core.lock import alone
 from seqloom.core.protocols import Progress, Silent
-from seqloom.training.checkpoint import read_json, write_json
 from seqloom.training.run import Run
 from seqloom.training.train import measure
 
@@ -81,6 +83,8 @@ def run_claim(
     if not seeds:
         raise ConfigError("a claim needs at least one seed")
     progress = progress or Silent()
+    if out is not None:
+        check_writable(inside(out, f"{name}.json"))
     arms = subject.arms()
     progress.stage(f"claim {name}", len(arms) * len(seeds), "arm")
     measured: dict[str, dict[int, Mapping[str, float]]] = {arm: {} for arm in arms}
@@ -124,14 +128,34 @@ def _config(what: Run | Count) -> dict[str, Any]:
 def _arm(subject: Claim, claim: str, arm: str, what: Run | Count, seed: int, cache: Path | None) -> Mapping[str, float]:
     """Metrics of one arm and seed, from the cache where nothing that decides them has changed."""
     key = config_hash({"claim": claim, "arm": arm, "seed": seed, "config": _config(what), "code": claim_hash(subject)})
-    path = None if cache is None else cache / claim / f"{arm}-{seed}-{key[:16]}.json".replace(" ", "_")
-    if path is not None and path.exists():
-        return read_json(path)
-    got = what.measure(seed) if isinstance(what, Count) else measure(replace(what, seed=seed))
-    metrics = {metric: float(value) for metric, value in got.items()}
-    if path is not None and all(map(math.isfinite, metrics.values())):
-        write_json(path, metrics)  # what is not a number has no JSON form, and is worth another look anyway
+    if cache is None:
+        return _measured(what, seed)
+    path = cache / inside(Path(), claim) / inside(Path(), _file_name(f"{arm}-{seed}-{key[:16]}.json"))
+    with alone(path.parent, name=f".{path.name}.lock", mend="choose another folder with --cache"):
+        with suppress(CheckpointError):  # a damaged one is no result: the arm is run again
+            if path.exists():
+                return _figures(read_json(path), path)
+        metrics = _measured(what, seed)
+        if all(map(math.isfinite, metrics.values())):
+            write_json(path, metrics)  # what is not a number has no JSON form, and is worth another look anyway
     return metrics
+
+
+def _measured(what: Run | Count, seed: int) -> dict[str, float]:
+    got = what.measure(seed) if isinstance(what, Count) else measure(replace(what, seed=seed))
+    return {metric: float(value) for metric, value in got.items()}
+
+
+def _figures(document: Any, path: Path) -> dict[str, float]:
+    """Metrics as they were written; CheckpointError where it is something else."""
+    if not isinstance(document, dict) or not all(isinstance(value, int | float) for value in document.values()):
+        raise CheckpointError(f"{path} holds no figures: it was edited. Remove it, and the arm is run again")
+    return document
+
+
+def _file_name(text: str) -> str:
+    """An arm may be called anything; the hash in its name keeps the names apart."""
+    return "".join(letter if letter.isalnum() or letter in "-_.=+" else "_" for letter in text)
 
 
 def _judge(

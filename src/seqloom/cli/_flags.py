@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 Split = Literal["auto", "time", "group", "random", "position"]
 Task = Literal["auto", "next", "classify"]
+Head = Literal["gaussian", "quantiles"]
 Column = Annotated[str | None, arg(metavar="COLUMN")]
 Folder = Annotated[str | None, arg(metavar="DIR")]
 File = Annotated[str | None, arg(metavar="FILE")]
@@ -37,6 +38,10 @@ class DataFlags:
     """Column of text; one row is one sequence."""
     id: Column = None
     """Column that names a row."""
+    value: Column = None
+    """Column of the numbers that a sequence consists of, several with commas between: a time series, no symbols."""
+    inputs: Annotated[str | None, arg(metavar="COLUMNS")] = None
+    """Further columns that networks read beside each symbol, with commas between; gap: time since the last; all."""
     stream: bool = False
     """Read a text file as one long sequence."""
     reader: Name = None
@@ -47,7 +52,7 @@ class DataFlags:
         from seqloom.data.columns import Columns
         from seqloom.training.source import FileSource
 
-        names = ("case", "event", "time", "label", "group", "text", "id")
+        names = ("case", "event", "time", "label", "group", "text", "id", "value", "inputs")
         columns = Columns(**{name: getattr(self, name) for name in names}, stream=self.stream)
         how: Any = split
         return FileSource(

@@ -1,6 +1,7 @@
 """How a command line becomes a call of a verb.
 
-Exit codes: 0 ok, 1 a finding is false, 2 user error, 3 data or extra absent, 130 saved on Ctrl-C.
+Exit codes: 0 ok, 1 a finding is false, 2 user error, 3 data or extra absent, 130 saved on Ctrl-C, 143 saved on
+SIGTERM.
 """
 
 import difflib
@@ -8,11 +9,13 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import seqloom
 from seqloom.core import discovery
-from seqloom.core.errors import INTERRUPTED, OK, USER_ERROR, SeqloomError
+from seqloom.core.errors import INTERRUPTED, OK, USER_ERROR, SeqloomError, harmless
+from seqloom.core.files import check_writable
 
 ORDER = ("inspect", "fit", "compare", "predict", "score", "generate", "embed", "similar", "list", "explain")
 RESUMABLE = ("fit", "compare")
@@ -59,8 +62,8 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "FILE is text, CSV, TSV, Parquet, JSONL, FASTA or FASTQ (plain, .gz, .zst), - for stdin,",
-            "or sample:NAME for one that travels with the package: sample:flights, sample:austen, ...",
+            "FILE is text, CSV, TSV, Parquet, JSON, FASTA, FASTQ, XES, RecBole, NumPy or MIDI (plain, .gz, .zst),",
+            "- for stdin, or sample:NAME for one that travels with the package: sample:flights, sample:austen, ...",
             "",
             "first steps:",
             "  seqloom inspect sample:flights",
@@ -87,30 +90,43 @@ def parse(verb: str, arguments: Sequence[str]) -> Any:
 
 def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
     try:
-        return parse(verb, arguments).run()
+        command = parse(verb, arguments)
+        _check_targets(command)
+        return command.run()
     except SystemExit as error:  # tyro: --help, or arguments that it cannot read
         return error.code if isinstance(error.code, int) else USER_ERROR
     except KeyboardInterrupt as error:
-        return _interrupted(verb, arguments, str(error))
+        _interrupted(verb, arguments, str(error))
+        return getattr(error, "exit_code", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone: nothing left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except SeqloomError as error:
         if debug:
             raise
-        sys.stderr.write(f"seqloom {verb}: {error}\n")
+        sys.stderr.write(harmless(f"seqloom {verb}: {error}\n"))
         return error.exit_code
     except Exception as error:  # a fault of ours: who runs the command is told how to see more, not shown all of it
         if debug:
             raise
         what = " ".join(str(error).split())[:300] or "no word of it"
-        sys.stderr.write(f"seqloom {verb}: unexpected {type(error).__name__}: {what}; --debug shows where\n")
+        sys.stderr.write(harmless(f"seqloom {verb}: unexpected {type(error).__name__}: {what}; --debug shows where\n"))
         return USER_ERROR
 
 
-def _interrupted(verb: str, arguments: list[str], what: str) -> int:
+def _check_targets(command: Any) -> None:
+    """Refuse files that could not be written before the long work begins, not behind it."""
+    to, report = getattr(command, "to", None), getattr(command, "report", None)
+    if to is not None:
+        from seqloom.cli._terminal import check_frame
+
+        check_frame(Path(to))
+    if isinstance(report, str):
+        check_writable(Path(report))
+
+
+def _interrupted(verb: str, arguments: list[str], what: str) -> None:
     again = [word for word in arguments if word != "--resume"]
     mend = f"; go on with: seqloom {verb} {shlex.join(again)} --resume" if verb == "fit" else ""
     mend = "; what is finished is kept, the same command goes on" if verb == "compare" else mend
     sys.stderr.write(f"\nseqloom {verb}: {what or 'stopped'}{mend}\n")
-    return INTERRUPTED

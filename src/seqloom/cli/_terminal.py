@@ -20,7 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from seqloom.core.errors import ConfigError
+from seqloom.core.errors import ConfigError, harmless
+from seqloom.core.files import check_writable, replacing
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,11 +47,11 @@ class Terminal:
         """For people: text is shown as it is, markup in it means nothing."""
         console = self.err if self.as_json else self.out
         for thing in things:
-            console.print(escape(thing) if isinstance(thing, str) else thing)
+            console.print(_shown(thing) if isinstance(thing, str) else thing)
 
     def note(self, text: str) -> None:
         """A remark on the way."""
-        self.err.print(escape(text), style="dim")
+        self.err.print(_shown(text), style="dim")
 
     def give(self, document: Any) -> None:
         """The one JSON object."""
@@ -109,9 +110,9 @@ class Display:
         """A new line takes the place of the last one."""
         if self.task is not None:
             self.bars.remove_task(self.task)
-        self.task = self.bars.add_task(escape(name), total=total, figures="")
+        self.task = self.bars.add_task(_shown(name), total=total, figures="")
         if not self.console.is_terminal and name != self.said:
-            self.console.print(escape(name), style="dim")
+            self.console.print(_shown(name), style="dim")
             self.said = name
 
     def advance(self, n: int = 1, values: Mapping[str, Any] | None = None) -> None:
@@ -120,12 +121,12 @@ class Display:
             return
         if values:
             figures = "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
-            self.bars.update(self.task, figures=escape(figures))
+            self.bars.update(self.task, figures=_shown(figures))
         self.bars.advance(self.task, n)
 
     def note(self, text: str) -> None:
         """A line above the bar."""
-        self.bars.console.print(escape(text))
+        self.bars.console.print(_shown(text))
 
 
 def _console(stream: Any) -> Console:
@@ -137,26 +138,37 @@ def table_of(frame: "pl.DataFrame") -> Table:
     """The first rows for a terminal."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name, kind in frame.schema.items():
-        table.add_column(escape(name), justify="right" if kind.is_numeric() else "left", overflow="ellipsis")
+        table.add_column(_shown(name), justify="right" if kind.is_numeric() else "left", overflow="ellipsis")
     for row in frame.head(ROWS).iter_rows():
-        table.add_row(*(escape(_cell(value)) for value in row))
+        table.add_row(*(_shown(_cell(value)) for value in row))
     return table
+
+
+ENDINGS = (".csv", ".tsv", ".parquet", ".jsonl")
+
+
+def check_frame(path: Path) -> None:
+    """Refuse a file that ``write_frame`` could not write: its ending, or its place."""
+    if path.suffix not in ENDINGS:
+        raise ConfigError(f"{path}: the ending of --to says the format; there are {', '.join(ENDINGS)}")
+    check_writable(path)
 
 
 def write_frame(frame: "pl.DataFrame", path: Path) -> None:
     """Write a frame, whole or not at all; the ending says how."""
-    from seqloom.training.checkpoint import replacing
+    import polars as pl
 
-    writers = {
-        ".csv": lambda f, p: flat(f).write_csv(p),
-        ".tsv": lambda f, p: flat(f).write_csv(p, separator="\t"),
-        ".parquet": lambda f, p: f.write_parquet(p),
-        ".jsonl": lambda f, p: f.write_ndjson(p),
-    }
-    if path.suffix not in writers:
-        raise ConfigError(f"{path}: the ending of --to says the format; there are {', '.join(writers)}")
+    check_frame(path)
     with replacing(path) as part:
-        writers[path.suffix](frame, part)
+        try:
+            if path.suffix == ".parquet":
+                frame.write_parquet(part)
+            elif path.suffix == ".jsonl":
+                frame.write_ndjson(part)
+            else:
+                flat(frame).write_csv(part, separator="\t" if path.suffix == ".tsv" else ",")
+        except pl.exceptions.PolarsError as error:  # that is what it makes of a full disk under a Parquet file
+            raise OSError(str(error)) from error
 
 
 def flat(frame: "pl.DataFrame") -> "pl.DataFrame":
@@ -168,6 +180,11 @@ def flat(frame: "pl.DataFrame") -> "pl.DataFrame":
             fields = [f"{name}_{at}" for at in range(kind.size)]
             frame = frame.with_columns(pl.col(name).arr.to_struct(fields)).unnest(name)
     return frame
+
+
+def _shown(text: str) -> str:
+    """Text as it is: neither rich nor the terminal takes anything in it for a command."""
+    return escape(harmless(text))
 
 
 def _cell(value: Any) -> str:

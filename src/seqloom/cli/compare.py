@@ -4,15 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqloom.cli._flags import Data, DataFlags, File, Folder, Split, Task
+from seqloom.cli._flags import Data, DataFlags, File, Folder, Head, Split, Task
 from seqloom.cli._terminal import Terminal
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from seqloom.app.compare import Comparison
-
-MODELS = "unigram,ngram,lstm,gru,attention,linear_attention,s4d"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +25,16 @@ class Compare:
 
     file: Data
     """File of sequences, - for stdin, or sample:NAME."""
-    models: str = MODELS
-    """Names with commas between; hybrids with +: "ngram,gru,s4d*3+attention"."""
+    models: str | None = None
+    """Names with commas between; hybrids with +: "ngram,gru,s4d*3+attention"; default: seven that suit the data."""
     budget: str = "60s"
     """Of each training: 60s, 5m, 1h, or 2000steps."""
     seeds: int = 1
     """Trainings of each network."""
     task: Task = "auto"
     """What is asked; auto: classify where there are labels, else next."""
+    head: Head = "gaussian"
+    """Of real values: the kind of distribution that networks give."""
     test: File = None
     """File that is the test part."""
     split: Split = "auto"
@@ -58,7 +58,7 @@ class Compare:
         terminal = Terminal(as_json=self.json)
         source = self.data.source(self.file, split=self.split, test=self.test)
         out = self.out or f"{source.name}-compare"
-        names = [name.strip().replace("+", ",") for name in self.models.split(",") if name.strip()]
+        names = None if self.models is None else _names(self.models)
         from seqloom.app.compare import compare
         from seqloom.app.fit import check_folder
         from seqloom.kernels._memory import keep_pages
@@ -71,6 +71,7 @@ class Compare:
                 source,
                 names,
                 task=self.task,
+                head=self.head,
                 budget=self.budget,
                 seeds=self.seeds,
                 out=out,
@@ -91,15 +92,20 @@ class Compare:
         return 0 if any(entry.row is not None for entry in found.entries if entry.name != found.baseline) else 2
 
 
+def _names(models: str) -> list[str]:
+    return [name.strip().replace("+", ",") for name in models.split(",") if name.strip()]
+
+
 def table(found: "Comparison") -> "Table":
-    """The comparison for a terminal."""
+    """The comparison for a terminal; of real values, how many lie inside the central 80 % takes the place of right."""
     from rich.markup import escape
     from rich.table import Table
 
     made = Table(box=None, header_style="bold", pad_edge=False)
-    unit = "bits/symbol" if found.task == "next" else "bits/class"
+    unit = found.measure.replace("_per_", "/")
+    right = "in 80%" if found.predicts == "values" else "right"
     made.add_column("model")
-    for heading in (unit, "± seeds", "right", "parameters", "seconds", "tokens/s", "MB"):
+    for heading in (unit, "± seeds", right, "parameters", "seconds", "tokens/s", "MB"):
         made.add_column(heading, justify="right")
     made.add_column("tied with")
     for entry in found.entries:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from seqloom.cli._flags import Data, DataFlags, File, Folder, From, Name, Split, Task
+from seqloom.cli._flags import Data, DataFlags, File, Folder, From, Head, Name, Split, Task
 from seqloom.cli._terminal import Terminal
 
 
@@ -30,6 +30,8 @@ class Fit:
     """Go on from the last checkpoint in the folder."""
     start: From = None
     """Folder of a network to go on from, on these data: its vocabulary, classes and sizes stay."""
+    head: Head = "gaussian"
+    """Of real values: the kind of distribution that a network gives."""
     test: File = None
     """File that is the test part."""
     split: Split = "auto"
@@ -63,6 +65,7 @@ class Fit:
                 source,
                 self.model,
                 task=self.task,
+                head=self.head,
                 budget=self.budget,
                 seed=self.seed,
                 out=out,
@@ -72,7 +75,7 @@ class Fit:
                 progress=progress,
             )
         if self.json:
-            terminal.give({"model": name, "out": out, "task": fitted.task, **fitted.metrics})
+            terminal.give({"model": name, "out": out, "task": fitted.task, **_shown(fitted.metrics)})
         terminal.say(summary(name, out, fitted.metrics))
         return 0
 
@@ -81,7 +84,10 @@ class Fit:
         from seqloom.app.plan import load_data
 
         cost = estimate(
-            load_data(source, task=self.task), self.model or "attention", budget=self.budget, device=self.device
+            load_data(source, task=self.task, head=self.head),
+            self.model or "attention",
+            budget=self.budget,
+            device=self.device,
         )
         if self.json:
             terminal.give(cost.figures())
@@ -89,15 +95,22 @@ class Fit:
         return 0
 
 
+def _shown(metrics: dict) -> dict:
+    """The figures without what is kept for later data alone."""
+    from seqloom.app.fitted import PROFILE
+
+    return {name: value for name, value in metrics.items() if name != PROFILE}
+
+
 def summary(model: str, out: str, metrics: dict) -> str:
     """What a fit came to, in three lines."""
     got, trivial = metrics["test"], metrics["trivial"]
     name = next(name for name in got if name.startswith("bits_per"))
-    unit = name.replace("_", " ")
+    unit, right = name.replace("_", " "), "inside their 80% interval" if name == "bits_per_value" else "right"
     return "\n".join(
         [
-            f"{model}: {got[name]:.3f} {unit} on {got['counted']:,} held-out items, {got['accuracy']:.1%} right",
-            f"trivial answer: {trivial[name]:.3f} {unit}, {trivial['accuracy']:.1%} right",
+            f"{model}: {got[name]:.3f} {unit} on {got['counted']:,} held-out items, {got['accuracy']:.1%} {right}",
+            f"trivial answer: {trivial[name]:.3f} {unit}, {trivial['accuracy']:.1%} {right}",
             f"saved in {out}/ (card.md says the rest); next: seqloom predict {out} FILE",
         ]
     )

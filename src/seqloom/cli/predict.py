@@ -30,7 +30,12 @@ class Predict:
     def run(self) -> int:
         """Predict."""
         terminal = Terminal(as_json=self.json)
+        from seqloom.app.drift import told
         from seqloom.app.fitted import load
 
-        terminal.frame(load(self.model, device=self.device).predict(self.file, top=self.top), self.to)
+        fitted = load(self.model, device=self.device)
+        asked = fitted.read(self.file)
+        terminal.frame(fitted.predict(asked, top=self.top), self.to)
+        for line in told(fitted.warnings(asked), self.model):
+            terminal.note(line)
         return 0

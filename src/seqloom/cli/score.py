@@ -35,12 +35,16 @@ class Score:
         terminal = Terminal(as_json=self.json)
         if self.odd < 0:
             raise ConfigError(f"--odd must be 0 (all) or above, not {self.odd}")
+        from seqloom.app.drift import told
         from seqloom.app.fitted import load
 
         fitted = load(self.model, device=self.device)
-        frame = fitted.surprise(self.file) if self.symbols else fitted.score(self.file)
+        asked = fitted.read(self.file)
+        frame = fitted.surprise(asked) if self.symbols else fitted.score(asked)
         if self.odd:
-            measure = "bits_per_symbol" if "bits_per_symbol" in frame.columns else "bits"
+            measure = next((name for name in frame.columns if name.startswith("bits_per_")), "bits")
             frame = frame.sort(measure, descending=True, maintain_order=True).head(self.odd)
         terminal.frame(frame, self.to)
+        for line in told(fitted.warnings(asked), self.model):
+            terminal.note(line)
         return 0

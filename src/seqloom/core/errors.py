@@ -1,13 +1,15 @@
 """Errors that a user can act on, each with the exit code of the command line.
 
-Exit codes: 0 ok, 1 a finding is false, 2 user error, 3 data or extra absent, 130 saved on Ctrl-C.
+Exit codes: 0 ok, 1 a finding is false, 2 user error, 3 data or extra absent, 130 saved on Ctrl-C, 143 saved on
+SIGTERM.
 """
 
 import errno
+import re
 from pathlib import Path
 from typing import ClassVar
 
-OK, FINDING_FALSE, USER_ERROR, ABSENT, INTERRUPTED = 0, 1, 2, 3, 130
+OK, FINDING_FALSE, USER_ERROR, ABSENT, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 
 class SeqloomError(Exception):
@@ -70,16 +72,40 @@ class Diverged(SeqloomError):
 
 def mend_os_error(error: OSError, path: str | Path) -> DataError:
     """Turn an operating-system error into one that names the file and the mend."""
-    mends = {
-        errno.ENOENT: ("no such file or directory", "Check the path."),
-        errno.EISDIR: ("is a directory, not a file", "Name a file inside it."),
-        errno.ENOTDIR: ("a part of the path is not a directory", "Check the path."),
-        errno.EACCES: ("permission denied", "Choose a place that you may read and write."),
-        errno.EROFS: ("the file system is read-only", "Choose another place with --out."),
-        errno.ENOSPC: ("no space is left on the device", "Free some space; nothing already saved is lost."),
-    }
-    problem, mend = mends.get(error.errno or 0, (error.strerror or str(error), ""))
+    number = error.errno or _number_in(str(error))
+    problem, mend = MENDS.get(number, (error.strerror or str(error), "Check the path and the disk."))
     return DataError(problem, file=path, mend=mend)
+
+
+MENDS = {
+    errno.ENOENT: ("no such file or directory", "Check the path."),
+    errno.EISDIR: ("is a directory, not a file", "Name a file inside it."),
+    errno.ENOTDIR: ("a part of the path is not a directory", "Check the path."),
+    errno.EEXIST: ("a file is in the way of a directory", "Choose another path."),
+    errno.EACCES: ("permission denied", "Choose a place that you may read and write."),
+    errno.EPERM: ("permission denied", "Choose a place that you may read and write."),
+    errno.EROFS: ("the file system is read-only", "Choose another place with --out."),
+    errno.ENOSPC: ("no space is left on the device", "Free some space; nothing already saved is lost."),
+    errno.EDQUOT: ("your quota of disk space is used up", "Free some space; nothing already saved is lost."),
+    errno.EFBIG: ("the file is larger than this system allows", "Raise the limit (ulimit -f), or choose another disk."),
+    errno.EIO: ("the device failed", "Check the disk, or choose another place; nothing already saved is lost."),
+    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter one."),
+    errno.EMFILE: ("too many files are open", "Raise the limit: ulimit -n."),
+}
+
+
+COMMANDS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
+
+
+def harmless(text: str) -> str:
+    """Text without the characters that a terminal obeys: a name in a file may not move the cursor."""
+    return text.translate(COMMANDS)
+
+
+def _number_in(text: str) -> int:
+    """Number of an operating-system error that a library wrote into its message alone."""
+    found = re.search(r"os error (\d+)", text)
+    return int(found.group(1)) if found else 0
 
 
 def _short(value: object, limit: int = 60) -> str:

@@ -7,7 +7,7 @@ Names in use: logits, hidden (a tuple, one a layer, the embedding first), encode
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqloom.core.errors import ConfigError
 
@@ -16,7 +16,7 @@ class Outputs(Mapping[str, Any]):
     """Lazy named outputs: ``Outputs(logits=lambda: head(h), hidden=(h0, h1))``; each is computed at most once."""
 
     def __init__(self, entries: Mapping[str, Any | Callable[[], Any]] | None = None) -> None:
-        """Tensors and tuples are kept, callables are called at the first look."""
+        """Tensors, tuples and modules are kept, other callables are called at the first look."""
         self._entries = dict(entries or {})
 
     def __getitem__(self, name: str) -> Any:
@@ -24,7 +24,7 @@ class Outputs(Mapping[str, Any]):
         if name not in self._entries:
             raise ConfigError(f"this model has no output called {name!r}; it has {', '.join(self._entries)}")
         value = self._entries[name]
-        if callable(value) and not isinstance(value, Tensor):
+        if callable(value) and not isinstance(value, Tensor | nn.Module):
             value = self._entries[name] = value()
         return value
 

@@ -15,3 +15,5 @@ class Sizes(Value):
     """Classes to tell apart; 0 = no classification head."""
     channels: int = 0
     """Real-valued input channels."""
+    values: int = 0
+    """The first so many of these channels are predicted; 0 = symbols are."""

@@ -1,6 +1,8 @@
 """Arrow columns from and to arrays: the one place that knows how sequences lie in memory."""
 
-from collections.abc import Iterable, Sized
+import io
+from collections.abc import Iterable, Mapping, Set, Sized
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,43 +20,121 @@ _SAMPLE = 1 << 16
 
 def sequence_column(items: Any) -> tuple[pa.Array, Kind]:
     """Strings -> text, lists of symbols or integers -> symbols, floating-point arrays -> values."""
-    if isinstance(items, str):
-        raise ConfigError("one string is one sequence: put it into a list, [text]")
-    if not isinstance(items, Iterable):
-        raise ConfigError(f"{type(items).__name__} holds no sequences: hand over a path, a frame, or a list of them")
-    items = list(items)
-    _sized(items)
+    items = _items(items)
     first = next((item for item in items if len(item)), items[0] if items else "")
     if isinstance(first, str):
         _all_of(items, str, "strings")
-        return pa.array(items, pa.large_string()), "text"
+        return _text(items), "text"
     _none_of_strings(items)
-    array = np.asarray(first) if len(first) or isinstance(first, np.ndarray) else np.array([], str)
+    arrays = [_array(item, row) for row, item in enumerate(items, 1)]
+    filled = [array for array in arrays if array.size]
+    array = filled[0] if filled else np.array([], str)
     whole = array.dtype.kind in "iu"  # a later sequence may show that the numbers are values, not symbols
-    if array.dtype.kind == "f" or (whole and any(np.asarray(i).dtype.kind == "f" for i in items if len(i))):
-        return _value_column(items), "values"
+    if array.dtype.kind == "f" or (whole and any(other.dtype.kind == "f" for other in filled)):
+        return _value_column(arrays), "values"
     if array.dtype.kind not in "iuUSOb":
         raise ConfigError(f"a sequence of {array.dtype} is neither text nor symbols nor values")
-    flat = [str(symbol) for item in items for symbol in item]
-    if "None" in flat:
-        _no_gaps(items)
-    offsets = np.concatenate([[0], np.cumsum([len(item) for item in items], dtype=np.int64)])
-    return listed(pa.array(flat, pa.string()).dictionary_encode(), offsets), "symbols"
+    return _symbol_column(items, arrays), "symbols"
 
 
-def _sized(items: list[Any]) -> None:
-    for number, item in enumerate(items, 1):
-        if not isinstance(item, Sized) or (isinstance(item, np.ndarray) and not item.ndim):
-            mend = "Put one sequence alone into a list, [sequence]; leave out what is missing."
-            raise DataError(f"is {type(item).__name__}, no sequence", file="memory", row=number, value=item, mend=mend)
+def _items(items: Any) -> list[Any]:
+    """A list of sequences, each a string, a list or an array."""
+    name = type(items).__name__
+    if isinstance(items, str):
+        raise ConfigError("one string is one sequence: put it into a list, [text]")
+    if isinstance(items, bytes | bytearray | io.IOBase):
+        raise ConfigError(f"{name} holds no sequences: hand over the path of the file, or a list of strings")
+    if isinstance(items, Set):
+        raise ConfigError(f"{name} has no order: hand over a list of sequences")
+    if not isinstance(items, Iterable) or getattr(items, "ndim", 1) == 0:
+        raise ConfigError(f"{name} holds no sequences: hand over a path, a frame, or a list of them")
+    return [_plain(item, row) for row, item in enumerate(as_array(items), 1)]
+
+
+def as_array(item: Any) -> Any:
+    """A tensor or another library's array as an array of numpy, on the CPU; anything else as it is."""
+    if isinstance(item, str | np.ndarray | np.generic) or not hasattr(item, "__array__"):
+        return item
+    try:
+        if hasattr(item, "detach"):  # of torch, which is not imported for it
+            item = item.detach().cpu()
+            item = item.double() if item.dtype.is_floating_point else item  # numpy knows no bfloat16
+        return np.asarray(item)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{type(item).__name__} cannot become an array of numpy: {error}") from error
+
+
+def _plain(item: Any, row: int) -> Any:
+    """A sequence as a string, a list or an array; what is none is an error at its row."""
+    mend = ""
+    if isinstance(item, str):
+        return item
+    if isinstance(item, bytes):
+        try:
+            return item.decode("utf-8")
+        except UnicodeDecodeError:
+            mend = "Decode it to a string first."
+    item = as_array(item)
+    if isinstance(item, np.ma.MaskedArray):
+        if not np.ma.is_masked(item):
+            return item.data
+        mend = "Leave out or fill what is masked."
+    elif isinstance(item, Set | Mapping):
+        mend = "Write it as a list: a sequence has an order."
+    elif not isinstance(item, Sized) or (isinstance(item, np.ndarray) and not item.ndim):
+        mend = "Put one sequence alone into a list, [sequence]; leave out what is missing."
+    if mend:
+        raise DataError(f"is {type(item).__name__}, no sequence", file="memory", row=row, value=item, mend=mend)
+    return item
+
+
+def _array(item: Any, row: int) -> np.ndarray:
+    words = isinstance(item, list | tuple) and isinstance(next(iter(item), None), str)
+    try:
+        array = np.asarray(item, object if words else None)  # one long word would widen all of them
+    except (ValueError, TypeError, OverflowError, RuntimeError):
+        mend = "Give every step the same number of channels, and every symbol a name of its own."
+        raise DataError("its steps differ in their form", file="memory", row=row, value=item, mend=mend) from None
+    return array.astype(str) if array.dtype.kind == "S" else array
+
+
+def _text(items: list[str]) -> pa.Array:
+    try:
+        return pa.array(items, pa.large_string())
+    except UnicodeEncodeError:
+        for row, item in enumerate(items, 1):
+            if any("\ud800" <= letter <= "\udfff" for letter in item):
+                mend = "Read the original again with its right encoding."
+                raise DataError("holds half a character", file="memory", row=row, value=item, mend=mend) from None
+        raise
+
+
+def _symbol_column(items: list[Any], arrays: list[np.ndarray]) -> pa.Array:
+    for row, array in enumerate(arrays, 1):
+        if array.ndim > 1 and array.size:
+            mend = "Join what makes one symbol, 'a+b'; numbers with a point (1.0) are values with channels."
+            raise DataError("its symbols are lists", file="memory", row=row, value=array[0], mend=mend)
+    parts = [array if isinstance(item, np.ndarray) else item for item, array in zip(items, arrays, strict=True)]
+    for row, part in enumerate(parts, 1):
+        if any(issubclass(kind, Iterable) and not issubclass(kind, str) for kind in set(map(type, part))):
+            mend = "Write every symbol as a string, a number or another single thing."
+            raise DataError("one of its symbols is a collection", file="memory", row=row, value=part, mend=mend)
+    flat = [str(symbol) for part in parts for symbol in part]
+    if "None" in flat or "nan" in flat:
+        _no_gaps(parts)
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts], dtype=np.int64)])
+    try:
+        return listed(pa.array(flat, pa.string()).dictionary_encode(), offsets)
+    except UnicodeEncodeError:
+        raise ConfigError("a symbol holds half a character (a lone surrogate): read the original again") from None
 
 
 def _no_gaps(items: list[Any]) -> None:
     for number, item in enumerate(items, 1):
         for at, symbol in enumerate(item, 1):
-            if symbol is None:
+            if symbol is None or symbol != symbol:
                 mend = "Leave it out, or name what is missing."
-                raise DataError(f"symbol {at} is missing", file="memory", row=number, value=None, mend=mend)
+                raise DataError(f"symbol {at} is missing", file="memory", row=number, value=symbol, mend=mend)
 
 
 def _none_of_strings(items: list[Any]) -> None:
@@ -67,18 +147,38 @@ def _none_of_strings(items: list[Any]) -> None:
 def _all_of(items: list[Any], kind: type, name: str) -> None:
     for number, item in enumerate(items, 1):
         if not isinstance(item, kind):
-            raise DataError(f"is no {name[:-1]} like the first", file="memory", row=number, value=item)
+            mend = f"Hand over {name} only, or lists only."
+            raise DataError(f"is no {name[:-1]} like the first", file="memory", row=number, value=item, mend=mend)
 
 
-def _value_column(items: list[Any]) -> pa.Array:
-    arrays = [np.asarray(item, dtype=np.float64) for item in items]
-    channels = {array.shape[1] if array.ndim == 2 else 0 for array in arrays if array.size}
-    if len(channels) > 1 or any(array.ndim > 2 for array in arrays):
-        raise ConfigError(f"sequences of values need one number of channels, not {sorted(channels)}")
-    wide = next(iter(channels), 0)
-    offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays], dtype=np.int64)])
-    flat = pa.array(np.concatenate([array.ravel() for array in arrays]))
+def _value_column(arrays: list[np.ndarray]) -> pa.Array:
+    wide = next((array.shape[1] if array.ndim == 2 else 0 for array in arrays if array.size), 0)
+    floats = [_finite(array, row) for row, array in enumerate(arrays, 1)]
+    for row, values in enumerate(floats, 1):
+        if values.size and (values.ndim > 2 or (values.shape[1] if values.ndim == 2 else 0) != wide):
+            problem = f"sequences of values need one number of channels: its shape is {values.shape}"
+            first = f"(length, {wide})" if wide else "(length,)"
+            raise DataError(problem, file="memory", row=row, mend=f"The first one's is {first}.")
+    offsets = np.concatenate([[0], np.cumsum([len(array) for array in floats], dtype=np.int64)])
+    flat = pa.array(np.concatenate([array.ravel() for array in floats]))
     return listed(pa.FixedSizeListArray.from_arrays(flat, wide) if wide else flat, offsets)
+
+
+def _finite(array: np.ndarray, row: int) -> np.ndarray:
+    """Float64 values of one sequence."""
+    values = None if array.size else np.zeros(0)
+    if array.dtype.kind in "fiub" or (array.dtype.kind == "O" and not any(isinstance(x, str) for x in array.flat)):
+        with suppress(ValueError, TypeError, OverflowError):
+            values = array.astype(np.float64)
+    if values is None:
+        mend = "Leave it out, or write every symbol as a string."
+        raise DataError("is no sequence of numbers", file="memory", row=row, value=array, mend=mend)
+    finite = np.isfinite(values)
+    if not finite.all():
+        at = int(np.argmin(finite.reshape(len(values), -1).all(1)))
+        problem, mend = f"step {at + 1} is no finite number", "Fill the gap, or leave out the step."
+        raise DataError(problem, file="memory", row=row, value=values[at].tolist(), mend=mend)
+    return values
 
 
 def listed(values: pa.Array, offsets: np.ndarray) -> pa.Array:
@@ -174,7 +274,9 @@ def numbers(column: pa.ChunkedArray) -> Ragged:
         values, wide = chunk.values, 0
         if pa.types.is_fixed_size_list(values.type):
             values, wide = values.flatten(), values.type.list_size
-        flat = values.cast(pa.int64()).fill_null(NAT) if pa.types.is_timestamp(values.type) else values
+        flat = values.cast(pa.int64()) if pa.types.is_timestamp(values.type) else values
+        if flat.null_count and flat is not values:
+            flat = flat.fill_null(NAT)  # it copies, needed or not
         array = flat.to_numpy(zero_copy_only=False)
         parts.append(Ragged(array.reshape(-1, wide) if wide else array, _offsets(chunk)))
     return Ragged.join(parts) if parts else Ragged.of([], np.float64)

@@ -11,7 +11,7 @@ from seqloom.data.sequences import Sequences
 if TYPE_CHECKING:
     from seqloom.data.splits import Split
 
-_BLOCK = 1 << 22  # symbols hashed at a time
+_BLOCK = 1 << 17  # symbols hashed at a time: all that is computed of them stays in the cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,17 @@ class LeakageReport:
         return not (any(self.duplicates.values()) or self.shared_groups or self.overlapping)
 
 
-def leakage(sequences: Sequences, split: "Split") -> LeakageReport:
-    """Look for exact duplicates, shared groups and overlapping times. Cost: one pass over the symbols."""
+def leakage(sequences: Sequences, split: "Split", hashes: np.ndarray | None = None) -> LeakageReport:
+    """Look for exact duplicates, shared groups and overlapping times. Cost: one pass over the symbols.
+
+    Args:
+        sequences: All of them.
+        split: How they are divided.
+        hashes: Their fingerprints, where they are known.
+    """
     if split.cuts is not None:
         return LeakageReport(sentences=("The parts follow one another in the same sequence; none shares a symbol.",))
-    duplicates, told = _duplicates(sequences, split)
+    duplicates, told = _duplicates(fingerprints(sequences) if hashes is None else hashes, split)
     groups, about_groups = _groups(sequences, split)
     overlapping, about_time = _overlap(sequences, split)
     sentences = [*told, *about_groups, *about_time]
@@ -48,8 +54,7 @@ def leakage(sequences: Sequences, split: "Split") -> LeakageReport:
     )
 
 
-def _duplicates(sequences: Sequences, split: "Split") -> tuple[dict[str, int], list[str]]:
-    hashes = fingerprints(sequences)
+def _duplicates(hashes: np.ndarray, split: "Split") -> tuple[dict[str, int], list[str]]:
     counts, sentences = {}, []
     earlier, named = hashes[split.train], "train"
     for name, part in (("valid", split.valid), ("test", split.test)):

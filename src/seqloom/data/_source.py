@@ -12,6 +12,8 @@ _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _WIDE = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 BOM = b"\xef\xbb\xbf"
 HEAD = 1 << 16
+BOMB_BYTES, BOMB_RATIO = 100_000_000, 500
+"""A packed file may unpack to so much, or to so many times its size: what is above both was made to fill the memory."""
 
 
 class Source:
@@ -21,6 +23,8 @@ class Source:
         """Look at the first bytes; ``"-"`` is standard input."""
         self.name = "standard input" if str(path) == "-" else str(path)
         self.path = None if str(path) == "-" else Path(path)
+        if "\0" in self.name:
+            raise DataError("is no path: it holds a null byte", value=self.name, mend="Check the path.")
         start = self._start()
         self.packing = next((kind for magic, kind in _PACKED.items() if start.startswith(magic)), None)
         if not start:
@@ -54,7 +58,11 @@ class Source:
         try:
             raw = pa.BufferReader(self._memory) if self._memory is not None else pa.OSFile(str(self.path), "rb")
             with raw, pa.CompressedInputStream(raw, self.packing) if self.packing else raw as stream:
+                unpacked = 0
                 while block := stream.read(size):
+                    unpacked += len(block)
+                    if self.packing and unpacked > max(BOMB_BYTES, BOMB_RATIO * raw.tell()):
+                        raise self._bomb()
                     yield block
         except OSError as error:
             raise self._unpackable(error) from error
@@ -76,6 +84,9 @@ class Source:
         if b"\0" in self.head:
             row = self.head[: self.head.index(b"\0")].count(b"\n") + 1
             raise DataError("holds binary data, not text", file=self.name, row=row, mend="Name its format: --reader.")
+        if b"\r" in self.head.rstrip() and b"\n" not in self.head:
+            mend = f"Convert it: tr '\\r' '\\n' < {self.name} > converted"
+            raise DataError("its lines end with lone carriage returns", file=self.name, row=1, mend=mend)
         return self
 
     def broken_text(self, data: bytes, first_row: int = 1) -> DataError:
@@ -103,8 +114,21 @@ class Source:
         except OSError as error:
             raise mend_os_error(error, self.name) from error
 
+    def _bomb(self) -> DataError:
+        problem = f"unpacks to more than {BOMB_RATIO} times its size, as files do that are made to fill the memory"
+        return DataError(problem, file=self.name, mend="If you trust it, unpack it yourself and read the plain file.")
+
     def _unpackable(self, error: OSError) -> DataError:
         if self.packing is None or error.errno:
             return mend_os_error(error, self.name)
         problem = "is cut short" if "runcated" in str(error) else "is damaged"
         return DataError(f"the {self.packing} file {problem}", file=self.name, mend="Copy or download it again.")
+
+
+def unmarked(source: Source, size: int) -> Iterator[bytes]:
+    """Blocks without a byte order mark, which the smallest ones cut."""
+    blocks, start = source.blocks(size), b""
+    while len(start) < len(BOM) and (data := next(blocks, b"")):
+        start += data
+    yield start.removeprefix(BOM)
+    yield from blocks

@@ -105,6 +105,26 @@ class Examples(Sequence[Example]):
             setattr(chosen, name, getattr(self, name)[indices])
         return chosen
 
+    def whole(self) -> "Examples":
+        """These examples over arrays of their own: ``tokens[i]`` and ``values[i]`` belong to example i."""
+        base = self.tokens if self.tokens is not None else self.values
+        if base is not None and len(self) == len(base) and not self._starts.any():
+            if np.array_equal(self.parent, np.arange(len(self))) and np.array_equal(self._lengths, base.lengths):
+                return self
+        rows = list(self)
+        values = None
+        if self.values is not None:
+            parts = [row.values for row in rows if row.values is not None]
+            flat = np.concatenate([self.values.values[:0], *parts])
+            values = Ragged(flat, np.concatenate([[0], np.cumsum(self._lengths)]))
+        return Examples(
+            None if self.tokens is None else Ragged.of([row.tokens for row in rows]),
+            None if self.targets is None else self.targets[self.parent],
+            values=values,
+            opens=self.opens,
+            closes=self.closes,
+        )
+
     def windows(self, length: int) -> "Examples":
         """Cut every example into windows of at most ``length`` columns; shorter ones stay as they are.
 

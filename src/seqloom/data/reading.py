@@ -3,14 +3,11 @@
 read("log.csv", columns=Columns(case="user", event="page"))     sniff("log.csv").notes says what was guessed
 """
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from seqloom.core.errors import DataError
-from seqloom.data import readers
+from seqloom.data import _memory, readers
 from seqloom.data._source import Source
 from seqloom.data.columns import Columns, Guess
 from seqloom.data.readers._base import Reader
@@ -23,8 +20,8 @@ def read(source: Any, *, columns: Columns | None = None, reader: str | Reader | 
     """Read sequences.
 
     Args:
-        source: A path, ``"-"`` for standard input, a polars, pandas or Arrow table, a list or dict of columns, a list
-            of strings, of lists of symbols or of arrays.
+        source: A path, ``"-"`` for standard input; a polars, pandas or Arrow table, a dict of columns, dicts one a row;
+            or sequences: strings, lists of symbols or of numbers, arrays, tensors, a dict of them by id.
         columns: Which column means what, where the names do not say it.
         reader: Name of the reader (see ``seqloom.data.readers.names()``) where sniffing errs, or a reader itself.
     """
@@ -33,13 +30,13 @@ def read(source: Any, *, columns: Columns | None = None, reader: str | Reader | 
         return source
     if isinstance(source, str | Path | Source):
         opened = Source.of(source)
-        return reader_of(opened, reader).read(opened, columns)
-    frame = _frame(source)
+        return _with_note_on_ids(reader_of(opened, reader).read(opened, columns))
+    source, frame, ids = _memory.taken(source, columns)
     if frame is None:
-        return Sequences.of(source)
+        return _with_note_on_ids(Sequences.of(source, ids=ids))
     from seqloom.data.readers.table import Table
 
-    return Table().of_frame(frame, columns, source="memory")
+    return _with_note_on_ids(Table().of_frame(frame, columns, source="memory"))
 
 
 def sniff(source: str | Path | Source, *, columns: Columns | None = None, reader: str | Reader | None = None) -> Guess:
@@ -64,22 +61,15 @@ def reader_of(source: Source, reader: str | Reader | None = None) -> Reader:
     return readers.get(found[0])()  # type: ignore[operator]
 
 
-def _frame(source: Any) -> Any:
-    """A polars frame of what is a table, None of what is not."""
-    import polars as pl
+def _with_note_on_ids(sequences: Sequences) -> Sequences:
+    """All sequences are kept where several share an id; a note says so."""
+    import pyarrow.compute as pc
 
-    home = type(source).__module__.split(".")[0]
-    if home == "polars":
-        made = source.collect() if isinstance(source, pl.LazyFrame) else source
-        return made if isinstance(made, pl.DataFrame) else None
-    if home == "pyarrow":
-        return pl.from_arrow(source)
-    if home == "pandas" and hasattr(source, "columns"):  # a series is a list of sequences
-        return pl.from_pandas(source)
-    if isinstance(source, Mapping):
-        return pl.DataFrame(dict(source))
-    if isinstance(source, np.ndarray) or not isinstance(source, Iterable):
-        return None
-    if isinstance(source, list) and source and isinstance(source[0], Mapping):
-        return pl.DataFrame(source, infer_schema_length=None)
-    return None
+    ids, rows = sequences.table["id"], sequences.table["row"]
+    if not len(ids) or all(ids[at].as_py() == str(rows[at].as_py()) for at in (0, -1)):
+        return sequences  # named by their rows, which differ
+    different = pc.count_distinct(ids).as_py()
+    if different < len(ids):
+        note = f"ids repeat: {len(ids)} sequences have {different} of them; all are kept, and rows tell them apart"
+        sequences.notes = (*sequences.notes, note)
+    return sequences

@@ -41,6 +41,7 @@ class Sequences:
         source: str = "",
         alphabet: Alphabet = "text",
         notes: Iterable[str] = (),
+        value_names: Iterable[str] = (),
     ) -> None:
         """Keep a table without copying it.
 
@@ -50,8 +51,11 @@ class Sequences:
             source: Where they come from, for messages.
             alphabet: What they look like, a hint for tokenizers.
             notes: Guesses that were made on the way, in plain sentences.
+            value_names: Names of the channels of kind "values", where they have any.
         """
         self.table, self.kind, self.source, self.alphabet, self.notes = table, kind, source, alphabet, tuple(notes)
+        self.value_names = tuple(value_names)
+        self._edges: dict[int, np.ndarray] = {}
 
     @classmethod
     def of(cls, items: Any, *, ids: Any = None, labels: Any = None, groups: Any = None, times: Any = None) -> Self:
@@ -116,6 +120,12 @@ class Sequences:
         measure = pc.utf8_length if self.kind == "text" else pc.list_value_length
         return measure(column).to_numpy().astype(np.int64)
 
+    def with_edges(self, first: np.ndarray, last: np.ndarray) -> "Sequences":
+        """The same sequences with the times of their first and last events, so that nobody looks for them again."""
+        known = self._with(self.table)
+        known._edges = {0: first, -1: last}
+        return known
+
     @property
     def start_times(self) -> np.ndarray | None:
         """Time of each sequence's first event, datetime64[us] or float64; a missing one is NaT or NaN."""
@@ -178,12 +188,12 @@ class Sequences:
 
     def select(self, indices: Any) -> "Sequences":
         """The sequences at ``indices`` (numbers or a mask), in that order."""
-        import pyarrow as pa
+        from seqloom.data import _mapped
 
         indices = np.asarray(indices)
         indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
         neighbours = len(indices) > 0 and bool((np.diff(indices) == 1).all())
-        table = self.table.slice(int(indices[0]), len(indices)) if neighbours else self.table.take(pa.array(indices))
+        table = self.table.slice(int(indices[0]), len(indices)) if neighbours else _mapped.take(self.table, indices)
         return self._with(table)
 
     def cut(self, starts: Any, stops: Any) -> "Sequences":
@@ -211,6 +221,8 @@ class Sequences:
         import pyarrow as pa
 
         first = parts[0]
+        if len(parts) == 1:
+            return first  # type: ignore[return-value]
         if any(part.kind != first.kind for part in parts):
             kinds = " and ".join(sorted({part.kind for part in parts}))
             raise DataError(f"{kinds} cannot be joined", file=first.source)
@@ -222,13 +234,15 @@ class Sequences:
         alphabets = {part.alphabet for part in parts}
         alphabet = first.alphabet if len(alphabets) == 1 else "protein" if alphabets <= {"dna", "protein"} else "text"
         notes = dict.fromkeys(note for part in parts for note in part.notes)
-        return cls(table, first.kind, source=first.source, alphabet=alphabet, notes=notes)
+        names = first.value_names
+        return cls(table, first.kind, source=first.source, alphabet=alphabet, notes=notes, value_names=names)
 
     def save(self, path: str | Path) -> None:
         """Write an Arrow IPC file that ``open`` maps into memory; an earlier file is replaced once all is written."""
         import pyarrow as pa
 
         meta = {"kind": self.kind, "source": self.source, "alphabet": self.alphabet, "notes": list(self.notes)}
+        meta["value_names"] = list(self.value_names)
         table = self.table.replace_schema_metadata({_META: json.dumps(meta).encode()})
         partial = Path(path).with_name(f"{Path(path).name}.partial")  # these very sequences may be mapped from path
         try:
@@ -253,10 +267,12 @@ class Sequences:
             raise DataError(
                 "is no Arrow file written by seqloom", file=path, mend="Read the original again."
             ) from error
-        return cls(table, meta["kind"], source=meta["source"], alphabet=meta["alphabet"], notes=meta["notes"])
+        known = {name: meta[name] for name in ("source", "alphabet", "notes", "value_names") if name in meta}
+        return cls(table, meta["kind"], **known)
 
     def _with(self, table: "pa.Table") -> "Sequences":
-        return Sequences(table, self.kind, source=self.source, alphabet=self.alphabet, notes=self.notes)
+        known: dict[str, Any] = {name: getattr(self, name) for name in ("source", "alphabet", "notes", "value_names")}
+        return Sequences(table, self.kind, **known)
 
     def _optional(self, name: str) -> list[str] | None:
         return self.table[name].to_pylist() if name in self.table.column_names else None
@@ -268,6 +284,8 @@ class Sequences:
     def _edge_times(self, at: Literal[0, -1]) -> np.ndarray | None:
         from seqloom.data import _build
 
+        if at in self._edges:
+            return self._edges[at]
         times = self.times()
         if times is None:
             return None
@@ -275,7 +293,8 @@ class Sequences:
         edge = np.full(len(self), _build.NAT if stamped else np.nan, dtype=times.values.dtype)
         filled = times.lengths > 0
         edge[filled] = times.values[(times.offsets[1:] - 1 if at else times.offsets[:-1])[filled]]
-        return edge.view("datetime64[us]") if stamped else edge
+        self._edges[at] = edge.view("datetime64[us]") if stamped else edge
+        return self._edges[at]
 
 
 def _everywhere(name: str, parts: Sequence[Sequences]) -> bool:

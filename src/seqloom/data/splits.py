@@ -18,6 +18,7 @@ import numpy as np
 from seqloom.core.errors import ConfigError, DataError
 from seqloom.core.rng import generator
 from seqloom.data._leakage import LeakageReport, leakage
+from seqloom.data.ragged import spans
 from seqloom.data.sequences import Sequences
 
 __all__ = ["LeakageReport", "Split", "leakage", "split"]
@@ -79,8 +80,8 @@ def split(
         return _by_position(sequences, shares, seed)
     if way == "given":
         return _given(sequences, shares, seed, test)
-    units, note = _units(sequences, way, seed)
-    train, valid, held = (np.sort(part) for part in _divide(units, shares))
+    order, sizes, note = _units(sequences, way, seed)
+    train, valid, held = (np.sort(part) for part in _divide(order, sizes, shares))
     return Split(train=train, valid=valid, test=held, how=way, seed=seed, notes=(note,))
 
 
@@ -104,23 +105,24 @@ def _way(sequences: Sequences, how: How, test: Any) -> How:
     return "random" if sequences.start_times is None else "time"
 
 
-def _units(sequences: Sequences, way: How, seed: int) -> tuple[list[np.ndarray], str]:
-    """What must stay together, in the order in which train, validation and test take them; and a sentence."""
-    times = sequences.start_times
+def _units(sequences: Sequences, way: How, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """The order in which train, validation and test take the sequences, the sizes of what stays together, a note."""
+    times, alone = sequences.start_times, np.ones(len(sequences), np.int64)
     if way == "time" and times is not None:
-        order = _by_time(times)
-        return [order[i : i + 1] for i in range(len(order))], "split by time: the past trains, the future tests"
+        return _by_time(times), alone, "split by time: the past trains, the future tests"
     if way == "group":
         number = _group_numbers(sequences.groups or [])
         order = np.argsort(number, kind="stable")
-        groups = np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
+        starts = np.flatnonzero(np.diff(number[order], prepend=-1))
+        sizes = np.diff(np.append(starts, len(order)))
         if times is not None:
-            first = np.array([np.fmin.reduce(times[members]) for members in groups])  # one missing time hides no other
-            return [groups[i] for i in _by_time(first)], "split by group: whole groups, those that begin first train"
-        shuffled = generator(seed, "split").permutation(len(groups))
-        return [groups[i] for i in shuffled], f"split by group: whole groups at random (seed {seed})"
-    order = generator(seed, "split").permutation(len(sequences))
-    return [order[i : i + 1] for i in range(len(order))], f"split at random (seed {seed})"
+            turn = _by_time(np.fmin.reduceat(times[order], starts))  # one missing time hides no other
+            told = "split by group: whole groups, those that begin first train"
+        else:
+            turn = generator(seed, "split").permutation(len(starts))
+            told = f"split by group: whole groups at random (seed {seed})"
+        return order[spans(starts[turn], sizes[turn])], sizes[turn], told
+    return generator(seed, "split").permutation(len(sequences)), alone, f"split at random (seed {seed})"
 
 
 def _group_numbers(groups: Sequence[str | None]) -> np.ndarray:
@@ -135,16 +137,15 @@ def _by_time(times: np.ndarray) -> np.ndarray:
     return np.lexsort((times, ~missing))
 
 
-def _divide(units: list[np.ndarray], shares: np.ndarray) -> list[np.ndarray]:
+def _divide(order: np.ndarray, sizes: np.ndarray, shares: np.ndarray) -> list[np.ndarray]:
     """Consecutive units by their share of the sequences; every part with a share gets a unit while there are enough."""
-    edges = np.cumsum([0, *map(len, units)])
+    edges = np.concatenate([[0], np.cumsum(sizes)])
     first, second = (int(np.abs(edges - share * edges[-1]).argmin()) for share in np.cumsum(shares)[:2])
     wanted = [int(share > 0) for share in shares]
-    if len(units) >= sum(wanted):
-        second = min(max(second, wanted[0] + wanted[1]), len(units) - wanted[2])
+    if len(sizes) >= sum(wanted):
+        second = min(max(second, wanted[0] + wanted[1]), len(sizes) - wanted[2])
         first = min(max(first, wanted[0]), second - wanted[1])
-    parts = units[:first], units[first:second], units[second:]
-    return [np.concatenate(part) if part else np.zeros(0, np.int64) for part in parts]
+    return np.split(order, edges[[first, second]])
 
 
 def _by_position(sequences: Sequences, shares: np.ndarray, seed: int) -> Split:
@@ -171,8 +172,8 @@ def _given(sequences: Sequences, shares: np.ndarray, seed: int, test: Any) -> Sp
     inner = shares[:2] / shares[:2].sum()
     kept = sequences.select(rest)
     way = _way(kept, "auto", None)
-    units, note = _units(kept, "random" if way == "position" else way, seed)
-    train, valid, _ = _divide(units, np.array([*inner, 0.0]))
+    order, sizes, note = _units(kept, "random" if way == "position" else way, seed)
+    train, valid, _ = _divide(order, sizes, np.array([*inner, 0.0]))
     notes = ("the test part is given", f"the rest: {note}")
     return Split(train=np.sort(rest[train]), valid=np.sort(rest[valid]), test=held, how="given", seed=seed, notes=notes)
 

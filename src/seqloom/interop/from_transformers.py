@@ -142,6 +142,5 @@ def _build(config: CausalLM.Config, tensors: dict[str, Tensor], size: int, dtype
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"the weights do not fit the config: {error}") from error
-    if config.tie:
-        model.head.weight = model.input.embedding.weight
+    model.tie()
     return model.eval()

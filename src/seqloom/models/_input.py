@@ -19,20 +19,26 @@ class Input(nn.Module):
         """Embeddings start at N(0, 0.02)."""
         super().__init__()
         self.rate = rate
-        self.embedding = nn.Embedding(max(sizes.vocabulary, 1), width)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.embedding = nn.Embedding(sizes.vocabulary, width) if sizes.vocabulary else None
+        if self.embedding is not None:
+            nn.init.normal_(self.embedding.weight, std=0.02)
         self.position = nn.Embedding(positions, width) if positions else None
         if self.position is not None:
             nn.init.normal_(self.position.weight, std=0.02)
         self.values = nn.Linear(sizes.channels, width) if sizes.channels else None
+        if self.values is not None and self.embedding is not None:
+            nn.init.normal_(self.values.weight, std=0.02)  # as small as the symbols, which would be drowned
+            nn.init.zeros_(self.values.bias)
 
     def forward(
         self, tokens_BT: Tensor | None, *, layout: Layout, before_B: Tensor | None, values_BTC: Tensor | None = None
     ) -> Tensor:
         """The stream before the first layer (B, T, D)."""
         parts = []
-        if tokens_BT is not None:
+        if tokens_BT is not None and self.embedding is not None:
             parts.append(self.embedding(tokens_BT))
+            if values_BTC is None and self.values is not None:  # inputs that nobody knows are zeros
+                values_BTC = self.values.weight.new_zeros(*tokens_BT.shape, self.values.in_features)
         if values_BTC is not None:
             if self.values is None:
                 raise ConfigError("this model was built without value channels")

@@ -53,7 +53,11 @@ class CausalLM(Model):
         self.backbone: Backbone = self.config.backbone.build()
         self.head = Linear(width, sizes.vocabulary, bias=False)
         nn.init.normal_(self.head.weight, std=0.02)
-        if self.config.tie:
+        self.tie()
+
+    def tie(self) -> None:
+        """Let the head share the embedding's matrix, if the options say so."""
+        if self.config.tie and self.input.embedding is not None:
             self.head.weight = self.input.embedding.weight
 
     @property

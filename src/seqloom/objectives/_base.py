@@ -62,6 +62,8 @@ class Objective(Component):
     """True where a term depends on the other rows of the batch (in-batch negatives)."""
     margin: ClassVar[int] = 0
     """Columns that an example takes in a batch beyond those of next-token training (``Examples.lengths``)."""
+    output: ClassVar[str] = "logits"
+    """The model's output that the loss is a function of."""
     terms: ClassVar[tuple[str, ...]] = ("nll",)
     """Names of the terms with a weight."""
 
@@ -119,16 +121,39 @@ class Placed(NamedTuple):
 
     row_E: np.ndarray
     begin_E: np.ndarray
+    width_E: np.ndarray
     lengths_B: np.ndarray
     packed: bool
 
 
-def tokens_alone(examples: Sequence[Example], name: str) -> None:
-    """ConfigError where examples hold what an objective over symbols would leave out without a word."""
+def one_sequence(examples: Sequence[Example], name: str) -> None:
+    """ConfigError where examples hold a second sequence, which would be left out without a word."""
     for example in examples:
-        if example.values is not None or example.context is not None:
-            what = "real channels" if example.values is not None else "a second sequence"
-            raise ConfigError(f"{name} reads symbols alone: example {example.index} has {what} too")
+        if example.context is not None:
+            raise ConfigError(f"{name} reads one sequence: example {example.index} has a second one")
+
+
+def steps(example: Example) -> int:
+    """Symbols of an example, or steps of one that has values alone."""
+    return len(example.tokens) if example.values is None else len(example.values)
+
+
+def beside(examples: Sequence[Example], at: "Placed", width: int) -> Tensor | None:
+    """Values (B, T, C) in the columns of their symbols; zeros under bos, eos and pads; None where there are none.
+
+    An example that opens has one column before its first symbol; a row that is cut short loses its last value, which
+    is no input.
+    """
+    first = next((example.values for example in examples if example.values is not None), None)
+    if first is None:
+        return None
+    values_BTC = np.zeros((len(at.lengths_B), width, first.shape[1]), np.float32)
+    for example, row, begin, end in zip(examples, at.row_E, at.begin_E, at.begin_E + at.width_E, strict=True):
+        if example.values is None or example.values.shape[1] != first.shape[1]:
+            raise ConfigError(f"example {example.index} has other inputs than example {examples[0].index}")
+        room = values_BTC[row, begin + int(example.opens) : end]
+        room[: len(example.values)] = example.values[: len(room)]
+    return torch.from_numpy(values_BTC)
 
 
 def place(widths: Sequence[int], rows: Sequence[int] | None) -> Placed:
@@ -140,4 +165,4 @@ def place(widths: Sequence[int], rows: Sequence[int] | None) -> Placed:
     for number, (row, width) in enumerate(zip(row_E, width_E, strict=True)):
         begin_E[number] = lengths_B[row]
         lengths_B[row] += width
-    return Placed(row_E, begin_E, lengths_B, packed=len(lengths_B) < len(width_E))
+    return Placed(row_E, begin_E, width_E, lengths_B, packed=len(lengths_B) < len(width_E))

@@ -2,7 +2,8 @@
 
     L = - sum_i log p(y_i | x_i)
 
-Shapes: B rows, E examples (rows, or segments of packed rows), V vocabulary.
+Shapes: B rows, E examples (rows, or segments of packed rows), V vocabulary. Values, alone or beside symbols, lie
+between two steps of zeros; a model without a vocabulary leaves <bos> and <eos> there unread.
 Source: cross-entropy classification, e.g. Bishop, "Pattern recognition and machine learning", 2006, section 4.3.4.
 """
 
@@ -17,7 +18,7 @@ from seqloom.core.batch import Batch, Example
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import Layout
 from seqloom.core.outputs import Outputs
-from seqloom.objectives._base import Objective, Term, place, tokens_alone
+from seqloom.objectives._base import Objective, Term, beside, one_sequence, place, steps
 
 
 class Classify(Objective):
@@ -34,8 +35,8 @@ class Classify(Objective):
 
     def batch(self, examples: Sequence[Example], *, rows: Sequence[int] | None = None) -> Batch:
         """Right-padded rows, packed where row numbers repeat; targets (E,) in order of rows and columns."""
-        tokens_alone(examples, "classify")
-        at = place([len(example.tokens) + 2 for example in examples], rows)
+        one_sequence(examples, "classify")
+        at = place([steps(example) + 2 for example in examples], rows)
         shape = (len(at.lengths_B), int(at.lengths_B.max(initial=0)))
         tokens_BT = np.full(shape, self.specials.pad, dtype=np.int64)
         starts_BT = np.zeros(shape, dtype=bool)
@@ -46,6 +47,7 @@ class Classify(Objective):
         order = np.lexsort((at.begin_E, at.row_E))
         return Batch(
             tokens_BT=torch.from_numpy(tokens_BT),
+            values_BTC=beside(examples, at, shape[1]),
             targets=torch.tensor([self._target(examples[i]) for i in order], dtype=torch.long),
             weights=torch.tensor([float(examples[i].target is not None) for i in order]),
             layout=Layout(

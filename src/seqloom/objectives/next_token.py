@@ -4,13 +4,13 @@
 
 Shapes: B rows, T time, V vocabulary. Inputs are <bos> x_1 .. x_n, targets x_1 .. x_n <eos>, shifted here once.
 A window that continues an earlier one opens with its predecessor's last symbol instead of <bos> (``opens`` False) and
-ends without <eos> (``closes`` False).
+ends without <eos> (``closes`` False). Inputs beside the symbols are seen with them: x_t and its values predict x_{t+1}.
 Source: Bengio et al., "A neural probabilistic language model", 2003; label smoothing: Szegedy et al., 2015,
 arXiv:1512.00567, section 7.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from seqloom.core.batch import Batch, Example
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import Layout
 from seqloom.core.outputs import Outputs
-from seqloom.objectives._base import Objective, Term, place, tokens_alone
+from seqloom.objectives._base import Objective, Term, beside, one_sequence, place
 
 
 class NextToken(Objective):
@@ -35,10 +35,20 @@ class NextToken(Objective):
 
         smoothing: float = 0.0
         """Share of each target's mass that is spread evenly over the vocabulary."""
+        withheld: float = 0.1
+        """Share of examples whose inputs are zeros from a random symbol on, as they are where a model writes more."""
+
+    def corrupt(self, example: Example, rng: np.random.Generator) -> Example:
+        """Withhold inputs, where the example has any."""
+        if example.values is None or rng.random() >= self.config.withheld:
+            return example
+        values = example.values.copy()
+        values[rng.integers(len(values) + 1) :] = 0
+        return replace(example, values=values)
 
     def batch(self, examples: Sequence[Example], *, rows: Sequence[int] | None = None) -> Batch:
         """Right-padded rows, packed where row numbers repeat; an example's weights are its label ``weight`` if any."""
-        tokens_alone(examples, "next_token")
+        one_sequence(examples, "next_token")
         at = place([len(e.tokens) - (not e.opens) + e.closes for e in examples], rows)
         shape = (len(at.lengths_B), int(at.lengths_B.max(initial=0)))
         tokens_BT, targets_BT = (np.full(shape, self.specials.pad, dtype=np.int64) for _ in range(2))
@@ -56,6 +66,7 @@ class NextToken(Objective):
         first_B = np.unique(at.row_E, return_index=True)[1]
         return Batch(
             tokens_BT=torch.from_numpy(tokens_BT),
+            values_BTC=beside(examples, at, shape[1]),
             targets=torch.from_numpy(targets_BT),
             weights=torch.from_numpy(weights_BT),
             layout=layout,

@@ -5,6 +5,7 @@ random model; an objective that needs other outputs passes its own ``model`` and
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def check_padding(objective: Objective, examples: Sequence[Example], model: Mode
     """A longer neighbour, which makes the other rows' padding longer, changes nobody else's terms."""
     if objective.batch_coupled:
         return
-    longest = max(examples, key=lambda example: len(example.tokens))
+    longest = max(examples, key=_steps)
     alone = [_terms(objective, [example], model) for example in (*examples, longest)]
     together = _terms(objective, [*examples, longest], model)
     summed = {name: (sum(p[name][0] for p in alone), sum(p[name][1] for p in alone)) for name in together}
@@ -91,14 +92,20 @@ def check_corruption(objective: Objective, examples: Sequence[Example]) -> None:
 
 
 def check_gradient(objective: Objective, examples: Sequence[Example], model: Model) -> None:
-    """The gradient of the total with respect to the logits agrees with differences, in float64."""
+    """The gradient of the total with respect to what the loss reads agrees with differences, in float64."""
     batch = objective.batch(examples)
-    logits = model(batch).logits.detach().double().requires_grad_()
+    outputs = model(batch)
+    others = {name: partial(outputs.__getitem__, name) for name in outputs if name != objective.output}
+    given = outputs[objective.output].detach().double().requires_grad_()
 
-    def loss(logits: Tensor) -> Tensor:
-        return total(objective.loss(Outputs({"logits": logits}), batch))
+    def loss(given: Tensor) -> Tensor:
+        return total(objective.loss(Outputs({**others, objective.output: given}), batch))
 
-    assert torch.autograd.gradcheck(_in_float64(loss), logits, fast_mode=True), "wrong gradient"
+    assert torch.autograd.gradcheck(_in_float64(loss), given, fast_mode=True), "wrong gradient"
+
+
+def _steps(example: Example) -> int:
+    return len(example.tokens) if example.values is None else len(example.values)
 
 
 def _in_float64(loss: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -8,16 +8,18 @@
 4. rows: sequences know the row at which they begin, in rising order
 5. errors: empty files, absent files and folders are a DataError that names the file and a mend
 6. sniffing: the reader is sure of its own files, and its guess names itself
+7. damage: a file that is cut, flipped, stuffed or doubled gives sequences or an error that seqloom means
 """
 
 import gzip
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from seqloom.core.component import part_of
-from seqloom.core.errors import DataError
+from seqloom.core.errors import DataError, SeqloomError
 from seqloom.data._source import Source
 from seqloom.data.columns import Columns
 from seqloom.data.readers._base import Reader
@@ -25,6 +27,9 @@ from seqloom.data.reading import read
 from seqloom.data.sequences import Sequences
 
 _BLOCKS = (1, 7, 64, 1 << 20)
+_ACCIDENTS = 40
+_ODD = b"\0\n\r\t,;\"'\\<>[]{}@ \x7f\x80\xc3\xff"
+_WORDS = (b"nan", b"inf", b"-1", b"1e999", b"null", b'""', b"\r\n", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"9" * 400)
 
 
 def check_reader(
@@ -55,6 +60,7 @@ def check_reader(
         assert (np.diff(whole.rows) > 0).all(), "row numbers do not rise"
         assert whole.rows[0] >= 1, "row numbers begin at 1"
         _check_sniffing(reader, path, columns)
+        _check_damage(reader, path, columns)
     _check_errors(reader, folder, columns, suffix)
 
 
@@ -108,7 +114,7 @@ def _same(want: Sequences, got: Sequences, what: str) -> None:
     assert got.ids == want.ids, f"{what}: other ids"
     assert got.labels == want.labels, f"{what}: other labels"
     assert got.groups == want.groups, f"{what}: other groups"
-    assert [got.sequence(i) for i in range(len(got))] == [want.sequence(i) for i in range(len(want))], f"{what}: others"
+    assert _content(got) == _content(want), f"{what}: other sequences"
     assert got.channels == want.channels, f"{what}: other channels"
     for name in want.channels:
         assert got.channel_symbols(name) == want.channel_symbols(name), f"{what}: other symbols in channel {name}"
@@ -119,6 +125,48 @@ def _same(want: Sequences, got: Sequences, what: str) -> None:
         first, second = getattr(want, name), getattr(got, name)
         assert (first is None) == (second is None), f"{what}: {name} are lost or invented"
         assert first is None or np.array_equal(first, second), f"{what}: other {name}"
+
+
+def _content(sequences: Sequences) -> list[Any]:
+    items = [sequences.sequence(i) for i in range(len(sequences))]
+    return [item.tolist() for item in items] if sequences.kind == "values" else items
+
+
+def damaged(whole: bytes, rng: np.random.Generator) -> bytes:
+    """A file after one accident: cut short, bits flipped, bytes put in or taken out, a block doubled or blanked."""
+    data, size = bytearray(whole), len(whole)
+    start, length = int(rng.integers(size + 1)), int(rng.integers(1, 9) ** 2)
+    accident = rng.integers(7)
+    if accident == 0:
+        return whole[:start]
+    if accident == 1:
+        for at in rng.integers(size, size=length) if size else ():
+            data[at] ^= 1 << int(rng.integers(8))
+    elif accident == 2:
+        data[start:start] = rng.integers(256, size=length, dtype=np.uint8).tobytes()
+    elif accident == 3:
+        del data[start : start + length]
+    elif accident == 4:
+        data[start:start] = data[start : start + length] * int(rng.integers(1, 4))
+    elif accident == 5:
+        data[start : start + length] = bytes([rng.choice(list(_ODD))]) * length
+    else:
+        data[start:start] = _WORDS[int(rng.integers(len(_WORDS)))]
+    return bytes(data)
+
+
+def _check_damage(reader: Reader, path: Path, columns: Columns) -> None:
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    broken = path.with_name(f"damaged{path.suffix}")
+    for number in range(_ACCIDENTS):
+        broken.write_bytes(damaged(whole, rng))
+        try:
+            reader.read(broken, columns)
+        except SeqloomError:
+            continue
+        except Exception as error:
+            what = f"{type(error).__name__} instead of a DataError: {error}"
+            raise AssertionError(f"accident {number}: {what}") from error
 
 
 def _dna() -> list[Sequences]:

@@ -12,6 +12,8 @@ from seqloom.data.ragged import Ragged
 from seqloom.data.sequences import Sequences
 from seqloom.tokenizers._base import Tokenizer, ordinary
 
+_BLOCK = 1 << 20
+
 
 class Symbols(Tokenizer):
     """One id a symbol: the plain choice for event logs, click streams and words."""
@@ -32,7 +34,9 @@ class Symbols(Tokenizer):
 
     def _count(self, piece: Sequences) -> dict[str, int]:
         codes, symbols = _coded(piece)
-        counts = np.bincount(codes.flat, minlength=len(symbols))
+        flat, counts = codes.flat, np.zeros(len(symbols), np.int64)
+        for start in range(0, len(flat), _BLOCK):  # numpy counts copies of 64 bits
+            counts += np.bincount(flat[start : start + _BLOCK], minlength=len(symbols))
         return {symbol: count for symbol, count in zip(symbols, counts.tolist(), strict=True) if count}
 
     def _encode(self, piece: Sequences) -> Ragged:

@@ -6,10 +6,7 @@ renamed; its content's SHA-256 is stored in it, so that a file cut short or edit
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,52 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as pack
 from torch import Tensor
 
-from seqloom.core.errors import CheckpointError, DataError, mend_os_error
+from seqloom.core.errors import CheckpointError, DataError
+from seqloom.core.files import MEND, parsed, read_json, replacing, write_json, write_text
+
+__all__ = ["load", "read_json", "replacing", "save", "write_json", "write_text"]
 
 FORMAT = 1
 KEY = "seqloom"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; on success it is flushed and takes the place of ``path``."""
-    handle = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(number)
-        handle = Path(name)
-        yield handle
-        _flush(handle)
-        handle.chmod(0o644)
-        handle.replace(path)
-        _flush(path.parent)
-    except OSError as error:
-        raise mend_os_error(error, error.filename or path) from error
-    finally:
-        if handle is not None:
-            handle.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write JSON atomically, readable and stable."""
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON; CheckpointError where it is cut short, OSError turned into a DataError."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise mend_os_error(error, path) from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not readable JSON: it was cut short or edited ({error})") from error
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -80,17 +38,56 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read and verify a checkpoint; CheckpointError says what is wrong with it."""
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            header = parsed((file.metadata() or {}).get(KEY, "{}"), f"the header of {path}")
+            _check_format(header, path)
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
     except FileNotFoundError as error:  # of safetensors: it carries no number
-        raise DataError("no such file", file=path, mend="Copy the whole folder, or fit the model again.") from error
+        raise DataError("no such file", file=path, mend=f"{MEND}.") from error
+    except (SafetensorError, OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read: it was cut short or is no checkpoint ({error}). {MEND}"
+        ) from error
+    if header["sha256"] != _digest(tensors, header["meta"]):
+        raise CheckpointError(f"{path} does not match its own checksum: it was edited or damaged. {MEND}")
+    return tensors, parsed(header["meta"], f"the header of {path}")
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of a file, read from its header alone; CheckpointError where there is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise DataError("no such file", file=path, mend=f"{MEND}.") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: it was cut short or is no checkpoint ({error})") from error
+        raise CheckpointError(
+            f"{path} cannot be read: it was cut short or is no checkpoint ({error}). {MEND}"
+        ) from error
+
+
+def digest(path: Path) -> str:
+    """The checksum that a checkpoint carries, as its header says it."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = parsed((file.metadata() or {}).get(KEY, "{}"), f"the header of {path}")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read: it was cut short or is no checkpoint ({error}). {MEND}"
+        ) from error
+    _check_format(header, path)
+    return header["sha256"]
+
+
+def _check_format(header: Any, path: Path) -> None:
+    """Refuse a header that this version did not write."""
+    if not isinstance(header, dict) or not header:
+        raise CheckpointError(f"{path} is no checkpoint of seqloom. {MEND}")
     if header.get("format") != FORMAT:
-        raise CheckpointError(f"{path} has format {header.get('format')}, this version reads {FORMAT}")
-    if header.get("sha256") != _digest(tensors, header.get("meta", "")):
-        raise CheckpointError(f"{path} does not match its own checksum: it was edited or damaged")
-    return tensors, json.loads(header["meta"])
+        raise CheckpointError(
+            f"{path} has format {header.get('format')}, this version reads {FORMAT}. Bring seqloom up to date"
+        )
+    if not (isinstance(header.get("sha256"), str) and isinstance(header.get("meta"), str)):
+        raise CheckpointError(f"{path} has a header without a checksum: it was edited. {MEND}")
 
 
 def _digest(tensors: Mapping[str, Tensor], note: str) -> str:
@@ -101,11 +98,3 @@ def _digest(tensors: Mapping[str, Tensor], note: str) -> str:
         if tensor.numel():
             digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -1,6 +1,6 @@
-"""From a run's data to examples: read, split, learn the vocabulary on the training part alone, encode.
+"""From a run's data to examples: read, split, learn vocabulary and scales on the training part alone, encode.
 
-Nothing is learnt from the validation and the test part: not the vocabulary, not the classes, not the windows.
+Nothing is learnt from the validation and the test part: not the vocabulary, not the scales, not the classes.
 """
 
 from collections import Counter
@@ -11,7 +11,9 @@ import numpy as np
 
 from seqloom.core.errors import ConfigError, DataError
 from seqloom.core.sizes import Sizes
+from seqloom.data._mapped import LARGE, give_back
 from seqloom.data.examples import Examples
+from seqloom.data.features import Features
 from seqloom.data.sequences import Sequences
 from seqloom.data.splits import LeakageReport, Split, leakage, split
 from seqloom.models._base import Model
@@ -20,6 +22,18 @@ from seqloom.training.run import Run
 from seqloom.training.source import FileSource
 
 PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What is learnt from the training part before any model sees it."""
+
+    tokenizer: Tokenizer | None = None
+    """None where the sequences are real values."""
+    features: Features | None = None
+    """How values and inputs are scaled, where there are any."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes, in the order of their numbers."""
 
 
 @dataclass
@@ -31,6 +45,9 @@ class Prepared:
     valid: Examples
     test: Examples
     tokenizer: Tokenizer | None = None
+    """None where the sequences are real values."""
+    features: Features | None = None
+    """How values and inputs are scaled, where there are any."""
     classes: tuple[str, ...] = ()
     """Names of the classes, in the order of their numbers."""
     notes: list[str] = field(default_factory=list)
@@ -45,16 +62,14 @@ def prepare(
     run: Run,
     sequences: Sequences | None = None,
     *,
-    tokenizer: Tokenizer | None = None,
-    classes: tuple[str, ...] = (),
+    learnt: Learnt | None = None,
 ) -> Prepared:
     """Make the examples of a run.
 
     Args:
         run: What is trained, on what.
         sequences: The data, where it has been read already or came from memory.
-        tokenizer: One that has learnt its vocabulary elsewhere, for a model that goes on from there.
-        classes: Classes that such a model knows.
+        learnt: What was learnt elsewhere, for a model that goes on from there.
 
     Raises:
         DataError: There is nothing to learn from, or the task asks for what the data lack.
@@ -68,23 +83,28 @@ def prepare(
         parts = {name: _labelled(part, name, notes) for name, part in parts.items()}
     if not len(parts["train"]):
         raise DataError("holds nothing to learn from", file=whole.source, mend="It needs at least one sequence.")
-    if tokenizer is None:
-        tokenizer = _learnt(run, parts["train"])
-    if run.task == "classify" and not classes:
-        classes = _classes(parts["train"])
-    encoded = {name: _examples(part, tokenizer, classes) for name, part in parts.items()}
+    if learnt is None:
+        train = parts["train"]
+        classes = _classes(train) if run.task == "classify" else ()
+        learnt = Learnt(_fitted(run, train), _scaled(run.data, train), classes)
+    tokenizer, features, classes = learnt.tokenizer, learnt.features, learnt.classes
+    made = {name: _examples(part, tokenizer, features, classes) for name, part in parts.items()}
     window = run.batch.window if run.task == "next" and issubclass(run.model.owner, Model) else 0
     if window:
-        encoded = {name: examples.windows(window) for name, examples in encoded.items()}
+        made = {name: examples.windows(window) for name, examples in made.items()}
+    report = leakage(whole, cut)
+    if whole.table.nbytes >= LARGE:
+        give_back()
     return Prepared(
-        sizes=Sizes(vocabulary=tokenizer.vocabulary.size, classes=len(classes)),
-        **encoded,
+        sizes=sizes_of(tokenizer, features, classes),
+        **made,
         tokenizer=tokenizer,
+        features=features,
         classes=classes,
         notes=notes,
         parts=parts,
         split=cut,
-        leakage=leakage(whole, cut),
+        leakage=report,
     )
 
 
@@ -109,8 +129,37 @@ def _divided(source: FileSource, whole: Sequences) -> tuple[Sequences, Split]:
     return joined, split(joined, "given", source.fractions, seed=source.split_seed, test=given)
 
 
-def _learnt(run: Run, train: Sequences) -> Tokenizer:
-    """The run's tokenizer with the vocabulary of the training part."""
+def sizes_of(tokenizer: Tokenizer | None, features: Features | None, classes: tuple[str, ...]) -> Sizes:
+    """What the data dictate to a model."""
+    return Sizes(
+        vocabulary=0 if tokenizer is None else tokenizer.vocabulary.size,
+        classes=len(classes),
+        channels=0 if features is None else features.width,
+        values=0 if features is None else features.predicted,
+    )
+
+
+def encoded(part: Sequences, tokenizer: Tokenizer | None, features: Features | None) -> Examples:
+    """Every sequence as ids, as scaled values, or as both; values have no end that could be predicted."""
+    tokens = None if tokenizer is None else tokenizer.encode(part)
+    values = None if features is None else features.of(part)
+    closes = part.closes if tokenizer is not None else np.zeros(len(part), bool)
+    return Examples(tokens, values=values, opens=part.opens, closes=closes)
+
+
+def _scaled(source: FileSource, train: Sequences) -> Features | None:
+    """Scales of the training part, for values and for the inputs that were asked for."""
+    inputs = None if source.columns is None else source.columns.inputs
+    if inputs and train.kind == "text":
+        mend = "Leave --inputs away, or read the symbols from a column with --event."
+        raise DataError("holds text: there is nothing beside each character", file=train.source, mend=mend)
+    return Features.fit(train, inputs) if inputs or train.kind == "values" else None
+
+
+def _fitted(run: Run, train: Sequences) -> Tokenizer | None:
+    """The run's tokenizer with the vocabulary of the training part; None for real values."""
+    if train.kind == "values":
+        return None
     if run.tokenizer is None:
         raise ConfigError(f"a run over {train.kind} needs a tokenizer")
     tokenizer: Tokenizer = run.tokenizer.build()
@@ -142,13 +191,27 @@ def _classes(train: Sequences) -> tuple[str, ...]:
     return tuple(sorted(counts))
 
 
-def _examples(part: Sequences, tokenizer: Tokenizer, classes: tuple[str, ...]) -> Examples:
+def _examples(
+    part: Sequences, tokenizer: Tokenizer | None, features: Features | None, classes: tuple[str, ...]
+) -> Examples:
     """Encoded examples; those of a class that training never saw are left out (they are counted where it matters)."""
-    tokens = tokenizer.encode(part)
+    whole = encoded(part, tokenizer, features)
     if not classes:
-        predicts = np.flatnonzero(tokens.lengths - ~part.opens + part.closes > 0)  # not the empty piece of a cut
-        return Examples(tokens.select(predicts), opens=part.opens[predicts], closes=part.closes[predicts])
+        return _kept(whole, whole.lengths > 0)  # not the empty piece of a cut
     number = {name: at for at, name in enumerate(classes)}
     target_N = np.array([number.get(label, -1) for label in part.labels or []], dtype=np.int64)
-    known = np.flatnonzero(target_N >= 0)
-    return Examples(tokens.select(known), target_N[known])
+    return _kept(Examples(whole.tokens, target_N, values=whole.values), target_N >= 0)
+
+
+def _kept(whole: Examples, which_N: np.ndarray) -> Examples:
+    """Some of the examples, numbered anew; nothing is copied where all stay."""
+    if which_N.all():
+        return whole
+    at = np.flatnonzero(which_N)
+    return Examples(
+        None if whole.tokens is None else whole.tokens.select(at),
+        None if whole.targets is None else whole.targets[at],
+        values=None if whole.values is None else whole.values.select(at),
+        opens=whole.opens[at],
+        closes=whole.closes[at],
+    )

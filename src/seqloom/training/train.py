@@ -7,9 +7,11 @@ from typing import Any
 import torch
 
 from seqloom.core.counting import parameters
+from seqloom.core.errors import ConfigError
 from seqloom.core.protocols import Progress, Silent
 from seqloom.models._base import Model
 from seqloom.models.classical._base import ClassicalModel
+from seqloom.models.classical._values import ValueModel
 from seqloom.objectives._base import total
 from seqloom.training.loop import Loop, Trained
 from seqloom.training.prepare import Prepared, prepare
@@ -26,7 +28,7 @@ def train(
     progress: Progress | None = None,
 ) -> Trained:
     """Train one model; the loop for networks, ``fit`` for classical ones."""
-    if issubclass(run.model.owner, ClassicalModel):
+    if issubclass(run.model.owner, ClassicalModel | ValueModel):
         return _fit(run, data, progress or Silent())
     return Loop(run, data, out=out, device=device, progress=progress).run(resume=resume)
 
@@ -50,7 +52,13 @@ def _fit(run: Run, data: Prepared, progress: Progress) -> Trained:
     model: Any = run.model.build(data.sizes)
     progress.stage("fit", None, "symbol")
     began = time.perf_counter()
-    model.fit(data.train.tokens, data.valid.tokens, opens=data.train.opens, closes=data.train.closes, progress=progress)
+    train, valid = data.train, data.valid
+    if isinstance(model, ValueModel):
+        if train.values is None:
+            raise ConfigError("a model of real values needs values, and these data are symbols")
+        model.fit(train.values, opens=train.opens, progress=progress)
+    else:
+        model.fit(train.tokens, valid.tokens, opens=train.opens, closes=train.closes, progress=progress)
     seconds = time.perf_counter() - began
     return Trained(
         model, 1, 1, seconds, data.train.symbols, [], sum(a.nbytes for a in model.arrays().values()), "fitted"

@@ -111,3 +111,21 @@ def test_what_does_not_begin_with_a_record_is_refused(tmp_path):
 def test_events_are_no_letters(tmp_path):
     with pytest.raises(DataError, match="holds letters"):
         Fasta().write(Sequences.of([["a"]]), tmp_path / "a.fa")
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"\xef\xbb\xbf>x\nACGT\n>y\nAC\n")
+    sequences = read(path)
+    assert (sequences.ids, sequences.sequence(0)) == (["x", "y"], "ACGT")
+    assert [part.ids for part in Fasta().batches(Source(path), Columns(), block=1)] == [["x"], ["y"]]
+    path.write_bytes(b"\xef\xbb\xbf@x\nACGT\n+\n!!!!\n")
+    assert read(path).sequence(0) == "ACGT"
+
+
+def test_only_letters_can_be_written_and_names_in_any_language(tmp_path):
+    for text in ("two words", "\xa1", "A1"):
+        with pytest.raises(DataError, match="letters of an alphabet"):
+            Fasta().write(Sequences.of([text]), tmp_path / "a.fa")
+    Fasta().write(Sequences.of(["ACGT"], ids=["ä"]), tmp_path / "a.fa")
+    assert read(tmp_path / "a.fa").ids == ["ä"]

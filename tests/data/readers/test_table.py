@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from seqloom.core.errors import DataError
 from seqloom.data.columns import Columns
-from seqloom.data.readers import _events
+from seqloom.data.readers import _order
 from seqloom.data.readers.table import Table
 from seqloom.data.reading import read, sniff
 from seqloom.data.sequences import Sequences
@@ -72,7 +72,7 @@ def test_radix_order_is_numpy_s_stable_order(keys, chained):
     keys = np.array(keys, dtype=np.int64)
     before = np.random.default_rng(0).permutation(len(keys)) if chained else None
     want = np.argsort(keys, kind="stable") if before is None else before[np.argsort(keys[before], kind="stable")]
-    assert _events._radix(keys, before).tolist() == want.tolist()
+    assert _order._radix(keys, before).tolist() == want.tolist()
 
 
 def test_an_event_log_keeps_its_channels_labels_and_rows(tmp_path):
@@ -237,11 +237,6 @@ def test_packed_tables_are_read(tmp_path):
     path.write_bytes(gzip.compress(b"case,event\n" + b"a,x\n" * 9999)[:-9])
     with pytest.raises(DataError, match="cut short"):
         read(path)
-
-
-def test_values_cannot_be_written_as_a_table(tmp_path):
-    with pytest.raises(DataError, match="written as arrays"):
-        Table().write(Sequences.of([[0.5]]), tmp_path / "a.csv")
 
 
 def test_json_lines_with_events_as_rows(tmp_path):

@@ -105,3 +105,20 @@ def test_a_flag_that_means_nothing_for_a_format_is_refused(tmp_path, name):
     with pytest.raises(DataError, match=r"--stream means nothing" if name == "table.csv" else "--case means nothing"):
         sniff(path, columns=columns)
     assert len(read(path)) == 1
+
+
+def test_lone_carriage_returns_are_named(tmp_path):
+    path = tmp_path / "old.txt"
+    path.write_bytes(b"one\rtwo\r")
+    with pytest.raises(DataError, match=r"lone carriage returns.*tr "):
+        read(path)
+    path.write_bytes(b"one\r")
+    assert read(path).sequence(0) == "one"
+
+
+def test_a_byte_order_mark_may_be_cut_by_the_smallest_blocks(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\ntwo\n")
+    for block in (1, 2, 3, 4, 64):
+        parts = list(Text().batches(Source(path), Columns(), block=block))
+        assert [part.sequence(i) for part in parts for i in range(len(part))] == ["one", "two"]

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 from seqloom.core.errors import DataError
 from seqloom.data import _build
 from seqloom.data.columns import FLAGS, ROLES, Columns, Guess
-from seqloom.data.readers import _times
+from seqloom.data.readers import _series, _times
 from seqloom.data.readers._guess import columns_of
+from seqloom.data.readers._order import order_of
 from seqloom.data.sequences import CHANNEL, Sequences
 
 
@@ -30,7 +31,12 @@ class Rows:
 
     def strings(self, name: str, role: str, joint: str = "/") -> pl.Series:
         """A column (or several, joined) as strings without a gap."""
-        parts = [self.frame[part].cast(pl.String) for part in columns_of(name, self.frame)]
+        named = columns_of(name, self.frame)
+        for part in named:
+            if self.frame[part].dtype.is_nested():
+                mend = f"Choose another column with {FLAGS[role]}."
+                raise self.error(f"the column {part!r} holds lists", 0, mend, self.frame[part].to_list()[0])
+        parts = [self.frame[part].cast(pl.String) for part in named]
         for part in parts:
             if part.null_count():
                 mend = f"Fill it, delete the row, or choose another column with {FLAGS[role]}."
@@ -45,22 +51,27 @@ class Rows:
 def sequences_of(frame: pl.DataFrame, guess: Guess, source: str, first_row: int) -> Sequences:
     """Build what the guess says."""
     rows = Rows(frame, source, first_row)
-    table = _of_events(rows, guess.columns) if guess.columns.case else _of_rows(rows, guess.columns)
+    grouped = guess.columns.case or guess.columns.value
+    table = _of_events(rows, guess.columns) if grouped else _of_rows(rows, guess.columns)
     column = table["sequence"].chunk(0)
     alphabet = _build.alphabet_of(column, guess.kind)
-    return Sequences(table, guess.kind, source=source, alphabet=alphabet, notes=guess.notes)
+    names = columns_of(guess.columns.value, frame)
+    return Sequences(table, guess.kind, source=source, alphabet=alphabet, notes=guess.notes, value_names=names)
 
 
 def _of_events(rows: Rows, columns: Columns) -> pa.Table:
     used = {name for role in ROLES for name in columns_of(getattr(columns, role), rows.frame)}
     with ThreadPoolExecutor() as pool:  # Arrow, polars and numpy's sort let each other run
-        waiting = pool.submit(_coded, rows.strings(columns.case or "", "case"))
+        waiting = pool.submit(_coded, rows.strings(columns.case, "case") if columns.case else _series.one(rows))
         timed = pool.submit(_times.parse, rows.frame[columns.time], rows.source, rows.first) if columns.time else None
-        named = pool.submit(_coded, rows.strings(columns.event or "", "event", "+"))
+        if columns.value:
+            named = pool.submit(_series.values_of, rows, columns)
+        else:
+            named = pool.submit(_coded, rows.strings(columns.event or "", "event", "+"))
         others = {name: pool.submit(_channel, rows.frame[name]) for name in rows.frame.columns if name not in used}
         cases, times = waiting.result(), timed.result() if timed else None
         codes = cases.indices.to_numpy()
-        order = _order(codes, times)
+        order = order_of(codes, times)
         taken = None if order is None else pa.array(order)
         offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(cases.dictionary)))])
         first = np.flatnonzero(np.diff(np.maximum.accumulate(codes), prepend=-1))  # codes rise at a case's first row
@@ -75,32 +86,6 @@ def _of_events(rows: Rows, columns: Columns) -> pa.Table:
         extra |= {CHANNEL + name: grouped(values.result()) for name, values in others.items()}
         events = grouped(named.result())
     return _build.table(events, ids=_plain(cases.dictionary), row=rows.first + first, columns=extra)
-
-
-def _order(codes: np.ndarray, times: np.ndarray | None) -> np.ndarray | None:
-    """Stable order by case and time; None where the rows have it already."""
-    step = np.diff(codes)
-    if times is None:
-        return None if (step >= 0).all() else _radix(codes, None)
-    later = times[1:] >= times[:-1]
-    if ((step > 0) | ((step == 0) & later)).all():
-        return None
-    if later.all():
-        return _radix(codes, None)
-    if times.dtype.kind == "f":
-        return _radix(codes, np.argsort(times, kind="stable"))
-    ticks = times.view(np.int64) - times.view(np.int64).min()
-    return _radix(codes, _radix(ticks if (ticks % 1_000_000).any() else ticks // 1_000_000, None))
-
-
-def _radix(keys: np.ndarray, order: np.ndarray | None) -> np.ndarray:
-    """Stable order of whole numbers from 0, 16 bits at a time: numpy sorts those by counting, in O(n)."""
-    shift, most = 0, int(keys.max(initial=0))
-    while order is None or most >> shift:
-        digit = (keys >> shift).astype(np.uint16)
-        order = np.argsort(digit, kind="stable") if order is None else order[np.argsort(digit[order], kind="stable")]
-        shift += 16
-    return order
 
 
 def _constant(rows: Rows, role: str, name: str, codes: np.ndarray, first: np.ndarray) -> pa.Array:
@@ -118,19 +103,35 @@ def _constant(rows: Rows, role: str, name: str, codes: np.ndarray, first: np.nda
 
 def _channel(series: pl.Series) -> pa.Array:
     """Numbers as float64 (a gap is NaN), times as numbers of microseconds, anything else as coded strings."""
-    if series.dtype.is_numeric() or series.dtype == pl.Boolean:
-        return series.cast(pl.Float64).fill_null(float("nan")).to_arrow()
-    if series.dtype.is_temporal():
-        return series.cast(pl.Int64).cast(pl.Float64).fill_null(float("nan")).to_arrow()
-    text = series if series.dtype == pl.String else _as_text(series)
-    if text.head(200).cast(pl.Float64, strict=False).null_count() == text.head(200).null_count():
-        numbers = text.cast(pl.Float64, strict=False)
-        if numbers.null_count() == text.null_count():
-            return numbers.fill_null(float("nan")).to_arrow()
-    return _coded(text.fill_null(""))
+    if is_number(series):
+        return pa.array(plain_numbers(series))
+    text = series if series.dtype == pl.String else as_text(series)
+    numbers = numbers_in(text)
+    return _coded(text.fill_null("")) if numbers is None else pa.array(numbers)
 
 
-def _as_text(series: pl.Series) -> pl.Series:
+def is_number(series: pl.Series) -> bool:
+    """True for columns that hold numbers, truth values or times by their type."""
+    return series.dtype.is_numeric() or series.dtype == pl.Boolean or series.dtype.is_temporal()
+
+
+def plain_numbers(series: pl.Series) -> np.ndarray:
+    """Such a column as float64; a gap is NaN, a time a number of microseconds."""
+    numbers = series.cast(pl.Int64) if series.dtype.is_temporal() else series
+    return numbers.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+
+
+def numbers_in(text: pl.Series) -> np.ndarray | None:
+    """Strings as float64, a gap as NaN; None where one is no number."""
+    for part in (text.head(200), text):  # most columns that hold no numbers are known by their first values
+        numbers = part.cast(pl.Float64, strict=False)
+        if numbers.null_count() > part.null_count():
+            return None
+    return numbers.fill_null(float("nan")).to_numpy()
+
+
+def as_text(series: pl.Series) -> pl.Series:
+    """Anything as strings."""
     return pl.Series(series.name, [None if item is None else str(item) for item in series.to_list()], pl.String)
 
 
@@ -140,7 +141,7 @@ def _of_rows(rows: Rows, columns: Columns) -> pa.Table:
     if columns.event:
         series = rows.frame[name]
         if not isinstance(series.dtype, pl.List):
-            words = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(_large(rows.strings(name, "event"))))
+            words = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(large(rows.strings(name, "event"))))
             series = pl.Series(words)
         if series.null_count() or series.explode(empty_as_null=False).null_count():
             holes = series.is_null() | series.list.eval(pl.element().is_null()).list.any()
@@ -148,7 +149,7 @@ def _of_rows(rows: Rows, columns: Columns) -> pa.Table:
         offsets = np.concatenate([[0], np.cumsum(series.list.len().to_numpy(), dtype=np.int64)])
         sequence = _build.listed(_coded(series.explode(empty_as_null=False).cast(pl.String)), offsets)
     else:
-        sequence = _large(rows.strings(name, "text"))
+        sequence = large(rows.strings(name, "text"))
     count = len(sequence)
     if columns.time:
         times = _times.parse(rows.frame[columns.time], rows.source, rows.first)
@@ -158,17 +159,18 @@ def _of_rows(rows: Rows, columns: Columns) -> pa.Table:
 
 
 def _plain_column(rows: Rows, role: str, name: str | None) -> pa.Array | None:
-    return None if name is None else pc.cast(_large(rows.strings(name, role)), pa.string())
+    return None if name is None else pc.cast(large(rows.strings(name, role)), pa.string())
 
 
-def _large(series: pl.Series) -> pa.Array:
+def large(series: pl.Series) -> pa.Array:
+    """Strings as Arrow has them, without a limit on their bytes."""
     array = series.to_arrow(compat_level=pl.CompatLevel.oldest())
     return pc.cast(array, pa.large_string())
 
 
 def _coded(series: pl.Series) -> pa.DictionaryArray:
     """Strings as int32 codes in the order of their first appearance."""
-    coded = _large(series).dictionary_encode()
+    coded = large(series).dictionary_encode()
     return pa.DictionaryArray.from_arrays(coded.indices, _plain(coded.dictionary))
 
 

@@ -1,8 +1,12 @@
 """From bytes to a polars frame: CSV and TSV (everything as strings, so that "007" stays), Parquet, JSON lines."""
 
+import codecs
 import csv
 import io
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import polars as pl
@@ -11,6 +15,7 @@ from seqloom.core.errors import DataError
 from seqloom.data._source import BOM, Source
 
 SEPARATORS = (",", "\t", ";", "|")
+_ARRAY = re.compile(rb"\s*\[\s*\{\s*\"")  # of JSON objects
 SAVE_AGAIN = "Save the table again."
 
 
@@ -21,6 +26,8 @@ def form_of(source: Source) -> str | None:
     text = source.head.removeprefix(BOM)
     if text.lstrip()[:1] == b"{" and _is_object(text.lstrip().split(b"\n", 1)[0]):
         return "jsonl"
+    if source.suffix == ".json" or _ARRAY.match(text):
+        return "json"
     return separator_of(text.decode("utf-8", "replace"), source.suffix)
 
 
@@ -44,16 +51,27 @@ def separator_of(text: str, suffix: str = "") -> str | None:
 
 def load(source: Source, *, head: bool = False) -> tuple[pl.DataFrame, int, str]:
     """The frame, the row of its first line in the file, and its form. ``head`` reads only the first lines."""
-    form = form_of(source)
+    form = known_form(source)
     if form == "parquet":
         return _parquet(source, head), 1, form
-    source.check_text()
     if form == "jsonl":
         return _json_lines(source, head), 1, form
+    if form == "json":
+        from seqloom.data.readers._nested import json_array
+
+        return json_array(source), 1, form
+    return _separated(source, form, head), 2, form
+
+
+def known_form(source: Source) -> str:
+    """The form of a table; DataError for what is none."""
+    form = form_of(source)
+    if form != "parquet":
+        source.check_text()
     if form is None:
         mend = "Name the format with --reader, or separate the columns by commas or tabs."
         raise DataError("has no columns", file=source.name, row=1, value=_first_line(source), mend=mend)
-    return _separated(source, form, head), 2, form
+    return form
 
 
 def _separated(source: Source, separator: str, head: bool) -> pl.DataFrame:
@@ -65,7 +83,7 @@ def _separated(source: Source, separator: str, head: bool) -> pl.DataFrame:
             path = source.plain_path()
             frame = pl.read_csv(path if path is not None else source.content(), **options)
     except pl.exceptions.PolarsError as error:
-        raise _csv_error(source, separator, error) from error
+        raise csv_error(source, separator, error) from error
     except OSError as error:
         raise DataError(str(error), file=source.name) from error
     if not frame.height and not head:
@@ -74,18 +92,15 @@ def _separated(source: Source, separator: str, head: bool) -> pl.DataFrame:
     return frame
 
 
-def _csv_error(source: Source, separator: str, error: Exception) -> DataError:
-    """Look for the row that polars did not like."""
-    data, text = source.content(), str(error)
+def csv_error(source: Source, separator: str, error: Exception) -> DataError:
+    """Look for the row that polars did not like; a file larger than memory is gone through a part at a time."""
+    if broken := _broken(source):
+        return broken
+    rows = csv.reader(_lines(source), delimiter=separator, strict=True)
     try:
-        decoded = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return source.broken_text(data)
-    if not decoded.strip():
-        return DataError("is empty", file=source.name)
-    rows = csv.reader(io.StringIO(decoded, newline=""), delimiter=separator, strict=True)
-    try:
-        width = len(next(rows))
+        width = len(next(rows, []))
+        if not width and not any(rows):
+            return DataError("is empty", file=source.name)
         for row in rows:
             if len(row) > width:
                 problem = f"a row has {len(row)} columns, the header has {width}"
@@ -93,51 +108,104 @@ def _csv_error(source: Source, separator: str, error: Exception) -> DataError:
                 return DataError(problem, file=source.name, row=rows.line_num, value=separator.join(row), mend=mend)
     except csv.Error as found:
         return DataError(f"quotes do not match: {found}", file=source.name, row=rows.line_num, mend=SAVE_AGAIN)
-    return DataError(f"is no readable table: {text.splitlines()[0]}", file=source.name, mend=SAVE_AGAIN)
+    return DataError(f"is no readable table: {str(error).splitlines()[0]}", file=source.name, mend=SAVE_AGAIN)
+
+
+def _broken(source: Source) -> DataError | None:
+    """The error for bytes that are not UTF-8."""
+    decoder, row, rest = codecs.getincrementaldecoder("utf-8")(), 1, b""
+    for block in source.blocks():
+        data, rest = rest + block, b""
+        try:
+            decoder.decode(block)
+            rest = decoder.getstate()[0]  # a character that the block cuts
+        except UnicodeDecodeError:
+            return source.broken_text(data, row)
+        row += block.count(b"\n")
+    return source.broken_text(rest, row) if rest else None
+
+
+def _lines(source: Source) -> Iterator[str]:
+    decoder, rest = codecs.getincrementaldecoder("utf-8-sig")(), ""
+    for block in source.blocks():
+        whole, found, rest = (rest + decoder.decode(block)).rpartition("\n")
+        yield from io.StringIO(whole + found, newline="")
+    yield from io.StringIO(rest, newline="")
 
 
 def _parquet(source: Source, head: bool) -> pl.DataFrame:
     """By Arrow's reader: a damaged file is an exception there, where polars may abort; and strings are checked."""
+    with parquet_file(source) as file, parquet_damage(source):
+        return checked(_first(file) if head else file.read())
+
+
+def parquet_file(source: Source) -> Any:
+    """The open file; nothing but its last bytes is read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = source.plain_path()
+    with parquet_damage(source):
+        return pq.ParquetFile(path if path is not None else pa.BufferReader(source.content()))
+
+
+@contextmanager
+def parquet_damage(source: Source) -> Iterator[None]:
+    """What Arrow and polars raise at a damaged file, as one error."""
+    import pyarrow as pa
+
     try:
-        file = pq.ParquetFile(path if path is not None else pa.BufferReader(source.content()))
-        with file:
-            table = pa.Table.from_batches(_first(file), file.schema_arrow) if head else file.read()
-        table.validate(full=True)
-        return pl.DataFrame(pl.from_arrow(table))
+        yield
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
         problem = f"is no readable Parquet file: {str(error).splitlines()[0]}"
         raise DataError(problem, file=source.name, mend="Is it cut short? Copy it again.") from error
 
 
-def _first(file: Any) -> list[Any]:
+def checked(table: Any) -> pl.DataFrame:
+    """A frame of an Arrow table; strings that are not UTF-8 are an error."""
+    table.validate(full=True)
+    return pl.DataFrame(pl.from_arrow(table))
+
+
+def _first(file: Any) -> Any:
+    import pyarrow as pa
+
     batch = next(file.iter_batches(batch_size=200), None)
-    return [] if batch is None else [batch]
+    return pa.Table.from_batches([] if batch is None else [batch], file.schema_arrow)
 
 
 def _json_lines(source: Source, head: bool) -> pl.DataFrame:
     data = _whole_lines(source) if head else source.content()
     try:
-        return pl.read_ndjson(io.BytesIO(data.removeprefix(BOM)), infer_schema_length=None)
+        return objects(data.removeprefix(BOM))
     except pl.exceptions.PolarsError as error:
-        raise _json_error(source, data, error) from error
+        raise json_error(source, data, error) from error
 
 
-def _json_error(source: Source, data: bytes, error: Exception) -> DataError:
-    for row, line in enumerate(data.split(b"\n"), 1):
+def objects(data: bytes, schema: Any = None) -> pl.DataFrame:
+    """One row an object; the types come from all of them, where they are not given."""
+    return pl.read_ndjson(io.BytesIO(data), infer_schema_length=None, schema=schema)
+
+
+def json_error(source: Source, data: bytes, error: Exception, first_row: int = 1) -> DataError:
+    """Look for the line that polars did not like; ``data`` may be a part of the file."""
+    mend = "Write one object a line."
+    for row, line in enumerate(data.split(b"\n"), first_row):
         try:
-            if line.strip() and not isinstance(json.loads(line), dict):
-                return DataError("is no JSON object", file=source.name, row=row, value=line[:40])
+            if line.strip() and not isinstance(json.loads(line, parse_constant=_no_number), dict):
+                return DataError("is no JSON object", file=source.name, row=row, value=line[:40], mend=mend)
         except UnicodeDecodeError:
-            return source.broken_text(data)
+            return source.broken_text(data, first_row)
+        except RecursionError:
+            return DataError("is JSON nested too deeply", file=source.name, row=row, value=line[:40], mend=mend)
         except ValueError as found:
-            return DataError(
-                f"is no JSON: {found}", file=source.name, row=row, value=line[:40], mend="One object a line."
-            )
-    return DataError(f"is no readable JSON lines: {str(error).splitlines()[0]}", file=source.name)
+            return DataError(f"is no JSON: {found}", file=source.name, row=row, value=line[:40], mend=mend)
+    problem = f"is no readable JSON lines: {str(error).splitlines()[0]}"
+    return DataError(problem, file=source.name, mend="Give a field values of one kind in all lines.")
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number, write null")
 
 
 def _whole_lines(source: Source) -> bytes:
@@ -154,5 +222,7 @@ def _first_line(source: Source) -> str:
 def _is_object(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
+    except RecursionError:
+        return True  # the reader says how deep it may be
     except ValueError:
         return len(line) > 1 << 15  # a first line longer than the head

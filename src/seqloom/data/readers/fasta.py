@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqloom.core.errors import DataError, mend_os_error
-from seqloom.data._source import Source
+from seqloom.data._source import BOM, Source, unmarked
 from seqloom.data.columns import Columns, Guess
 from seqloom.data.ragged import Ragged, spans
 from seqloom.data.readers._base import BLOCK, Reader
@@ -49,10 +49,11 @@ class Fasta(Reader):
     def sniff(self, source: Source) -> float:
         """The first byte, and a first line that is no e-mail quote or decorator."""
         named = source.suffix in _SUFFIXES
-        if source.head[:1] == b">":
+        head = source.head.removeprefix(BOM)
+        if head[:1] == b">":
             return 1.0 if named else 0.7
-        lines = source.head.split(b"\n", 3)
-        if source.head[:1] == b"@" and len(lines) > 2 and lines[2][:1] == b"+":
+        lines = head.split(b"\n", 3)
+        if head[:1] == b"@" and len(lines) > 2 and lines[2][:1] == b"+":
             return 1.0
         return 0.9 if named else 0.0
 
@@ -60,7 +61,7 @@ class Fasta(Reader):
         """Text of one alphabet."""
         self.refuse(source, columns, but=("label", "group"))
         notes = ["each record is one sequence; long ones are cut into windows when a model is trained"]
-        if source.head[:1] == b"@":
+        if source.head.removeprefix(BOM)[:1] == b"@":
             notes.append("qualities are left out")
         if self.config.capitals:
             notes.append("small letters are raised to capitals")
@@ -71,11 +72,12 @@ class Fasta(Reader):
         """Blocks that end with a record."""
         source.check_text()
         notes = self.guess(source, columns).notes
-        if source.head[:1] == b"@":
+        head = source.head.removeprefix(BOM)
+        if head[:1] == b"@":
             yield from self._fastq(source, columns, notes, block)
             return
-        if source.head[:1] != b">":
-            row = source.head.split(b"\n", 1)[0][:60]
+        if head[:1] != b">":
+            row = head.split(b"\n", 1)[0][:60]
             raise DataError("a FASTA file begins with '>'", file=source.name, row=1, value=row, mend="See --reader.")
         row = 1
         for data in _whole_records(source, block):
@@ -91,8 +93,13 @@ class Fasta(Reader):
         """Records with lines of 70 letters."""
         if sequences.kind != "text":
             raise DataError(f"FASTA holds letters, not {sequences.kind}", file=path)
+        data, offsets = sequences.bytes()
+        if data[offsets[0] : offsets[-1]].tobytes().translate(None, _LETTERS):
+            raise DataError(
+                "FASTA holds letters of an alphabet alone", file=path, mend="Write a table or lines of text."
+            )
         try:
-            with Path(path).open("w", encoding="ascii", newline="\n") as file:
+            with Path(path).open("w", encoding="utf-8", newline="\n") as file:
                 for number, name in enumerate(sequences.ids):
                     letters = sequences.sequence(number)
                     lines = [letters[i : i + _WIDTH] for i in range(0, len(letters), _WIDTH)]
@@ -160,7 +167,7 @@ class Fasta(Reader):
 
 def _whole_records(source: Source, block: int) -> Iterator[bytes]:
     waiting: list[bytes] = []
-    for data in source.blocks(block):
+    for data in unmarked(source, block):
         joint = waiting[-1][-1:] + data[:1] if waiting else b""
         if joint == b"\n>":  # a record begins exactly where the block does
             yield b"".join(waiting)
@@ -236,7 +243,7 @@ class _Stream(io.RawIOBase):
     """A source as a file object, block by block."""
 
     def __init__(self, source: Source) -> None:
-        self._blocks, self._held = source.blocks(1 << 20), memoryview(b"")
+        self._blocks, self._held = unmarked(source, 1 << 20), memoryview(b"")
 
     def readable(self) -> bool:
         return True

@@ -3,6 +3,8 @@
 case, activity, timestamp, ...    rows are grouped by case and sorted by time, stably; other columns become channels
 id, text, label                   one row is one sequence of characters
 id, events, label                 one row is one sequence of symbols, with spaces between them or as a JSON list
+id, label, [{activity, time}]     a JSON list of objects: each of them is one event
+unique_id, ds, y                  one row is one step of a time series; date, a, b, c: of one with several channels
 """
 
 from collections.abc import Iterator
@@ -31,7 +33,7 @@ class Table(Reader):
         from seqloom.data.readers._frames import form_of
 
         form = form_of(source)
-        if form in ("parquet", "jsonl"):
+        if form in ("parquet", "jsonl", "json"):
             return 1.0
         if source.suffix in _SUFFIXES:
             return 0.95
@@ -40,14 +42,22 @@ class Table(Reader):
     def guess(self, source: Source, columns: Columns) -> Guess:
         """Names of the columns, and their first values."""
         self.refuse(source, columns, but=tuple(role for role in FLAGS if role != "stream"))
-        from seqloom.data.readers import _frames, _guess
+        from seqloom.data.readers import _frames, _nested
 
-        return _guess.guess(_frames.load(source, head=True)[0], columns, source.name)
+        return _nested.flat(_frames.load(source, head=True)[0], columns, source.name).guess(source.name)
 
     def batches(self, source: Source, columns: Columns, *, block: int = BLOCK) -> Iterator[Sequences]:
-        """One batch: the rows of a case may stand anywhere."""
-        from seqloom.data.readers import _frames
+        """One batch of events: the rows of a case may stand anywhere. What is larger than ``block`` waits on disk."""
+        from seqloom.data.readers import _blocks, _frames
 
+        form = _frames.known_form(source)
+        if form != "json" and _blocks.unpacked_size(source, form) > block:
+            from seqloom.data.readers import _streamed
+
+            parts = _streamed.sequences_of(source, form, columns, block)
+            if parts is not None:
+                yield from parts
+                return
         frame, first_row, form = _frames.load(source)
         yield self.of_frame(frame, columns, source=source.name, first_row=first_row, blank=len(form) == 1)
 
@@ -55,14 +65,14 @@ class Table(Reader):
         self, frame: "pl.DataFrame", columns: Columns, *, source: str, first_row: int = 1, blank: bool = False
     ) -> Sequences:
         """Sequences of a polars frame. ``blank`` allows rows without any value: empty lines of a file."""
-        from seqloom.data.readers import _events, _guess
+        from seqloom.data.readers import _blocks, _nested
 
         if not frame.height:
             raise DataError("has no rows", file=source)
-        guess = _guess.guess(frame.head(1000), columns, source)
         if blank:
-            frame = _without_blank_ends(frame)
-        return _events.sequences_of(frame, guess, source, first_row)
+            frame = _blocks.without_blank_ends(frame)
+        flat = _nested.flat(frame, columns, source)
+        return flat.sequences(flat.guess(source), source, first_row)
 
     def write(self, sequences: Sequences, path: str | Path) -> None:
         """Events as ``case, event, time, label, group, channels``, text as ``id, text``; the form goes by the name."""
@@ -78,19 +88,13 @@ class Table(Reader):
             raise mend_os_error(error, path) from error
 
 
-def _without_blank_ends(frame: "pl.DataFrame") -> "pl.DataFrame":
-    """Without rows at the end in which every column is empty: a file that ends with blank lines."""
-    height = frame.height
-    while height and all(value is None for value in frame.row(height - 1)):
-        height -= 1
-    return frame.head(height)
-
-
 def _frame_of(sequences: Sequences) -> "pl.DataFrame":
     import polars as pl
 
     if sequences.kind == "values":
-        raise DataError("values are written as arrays, not as a table", file=sequences.source)
+        from seqloom.data.readers import _series
+
+        return _series.frame_of_values(sequences)
     whole = {"label": sequences.labels, "group": sequences.groups}
     if sequences.kind == "text":
         texts = [sequences.sequence(i) for i in range(len(sequences))]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from seqloom.core.errors import DataError, mend_os_error
-from seqloom.data._source import BOM, Source
+from seqloom.data._source import BOM, Source, unmarked
 from seqloom.data.columns import Columns, Guess
 from seqloom.data.readers._base import BLOCK, Reader
 from seqloom.data.sequences import Sequences
@@ -64,9 +64,8 @@ class Text(Reader):
 def _whole_lines(source: Source, block: int) -> Iterator[tuple[bytes, int]]:
     """Bytes that end with a line, and how many lines came before."""
     waiting: list[bytes] = []
-    before, first = 0, True
-    for data in source.blocks(block):
-        data, first = data.removeprefix(BOM) if first else data, False
+    before = 0
+    for data in unmarked(source, block):
         cut = data.rfind(b"\n") + 1
         if cut:
             whole = b"".join([*waiting, data[:cut]])

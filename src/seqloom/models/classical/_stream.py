@@ -54,9 +54,8 @@ class Stream:
 
     def check_learnable(self) -> None:
         """Training data holds symbols, <unk> and nothing else: the ends come from here."""
-        inside = self.tokens[self._inner_L]
         for id in (*SPECIALS.unpredictable, SPECIALS.eos):
-            if (inside == id).any():
+            if ((self.tokens == id) & self._inner_L).any():
                 raise ConfigError(
                     f"the training sequences hold the special id {id}, which a classical model cannot learn: "
                     "take it out, the ends are put in by the model"

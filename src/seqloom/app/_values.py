@@ -1,0 +1,198 @@
+"""Models of real values behind the interface of ``_engines``: a distribution of every value, in scaled units.
+
+    score    log p(y_t | y_1 .. y_{t-1}) of every channel, t = 1 .. n        right = inside the central 80 %
+
+Shapes: N sequences, L predicted steps of all, P predicted channels, K parameters of one distribution, S samples.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqloom.app import _scoring
+from seqloom.app._engines import Blueprint, Engine
+from seqloom.core.errors import CheckpointError, ConfigError
+from seqloom.core.protocols import Stepper
+from seqloom.core.rng import torch_generator
+from seqloom.data.examples import Examples
+from seqloom.data.ragged import Ragged
+from seqloom.layers._head import Head
+from seqloom.layers.gaussian import Gaussian
+from seqloom.models.classical._values import ValueModel
+
+LOW, HIGH = 0.1, 0.9
+
+
+class ValueEngine(Engine):
+    """What both kinds share: everything that follows from the distributions."""
+
+    head: Head
+
+    def score(self, examples: Examples) -> tuple[Ragged, Ragged]:
+        parameters_LPK, came_LP, offsets = self.distributions(examples)
+        log_LP = self.head.log_prob(parameters_LPK.double(), came_LP.double())
+        inside_LP = (came_LP >= self._at(parameters_LPK, LOW)) & (came_LP <= self._at(parameters_LPK, HIGH))
+        spread = offsets * self.blueprint.sizes.values
+        return Ragged(log_LP.numpy().ravel(), spread), Ragged(inside_LP.numpy().ravel().astype(float), spread)
+
+    def forecast(self, examples: Examples) -> np.ndarray:
+        """Mean, lower and upper end of the central 80 % of the value after each sequence (N, P, 3), scaled."""
+        after_NPK = self.after(examples).double()
+        ends = [self.head.mean(after_NPK), self._at(after_NPK, LOW), self._at(after_NPK, HIGH)]
+        return torch.stack(ends, -1).numpy()
+
+    def _at(self, parameters_K: Tensor, share: float) -> Tensor:
+        return self.head.quantile(parameters_K, torch.tensor(share, dtype=parameters_K.dtype))
+
+    @abstractmethod
+    def distributions(self, examples: Examples) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Parameters (L, P, K) of every predicted step, what came (L, P), and offsets of the sequences (N + 1,)."""
+
+    @abstractmethod
+    def after(self, examples: Examples) -> Tensor:
+        """Parameters (N, P, K) of the step after each sequence."""
+
+    @abstractmethod
+    def write(self, examples: Examples, steps: int, *, temperature: float, seed: int) -> np.ndarray:
+        """So many further steps of each sequence, sampled (N, steps, P), scaled."""
+
+    @property
+    def stepper(self) -> Stepper:
+        raise ConfigError("this model predicts real values: decoders choose among symbols")
+
+    def draw(self, parameters_NPK: Tensor, key: tuple[Any, ...], temperature: float) -> Tensor:
+        """One value for each row and channel; the middle of the distribution at temperature 0."""
+        rng = torch_generator(*key)
+        shape = parameters_NPK.shape[:-1]
+        p_NP = torch.rand(shape, generator=rng, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
+        middle_NP = self._at(parameters_NPK, 0.5)
+        drawn_NP = self.head.quantile(parameters_NPK, p_NP.to(parameters_NPK.dtype))
+        return middle_NP + temperature * (drawn_NP - middle_NP)
+
+
+class NetworkOfValues(ValueEngine):
+    """A CausalValues."""
+
+    def __init__(self, blueprint: Blueprint, model: Any) -> None:
+        """Puts the model into evaluation mode."""
+        self.blueprint, self.model = blueprint, model.eval()
+
+    @property
+    def head(self) -> Head:  # type: ignore[override]
+        """The model's own."""
+        return self.model.head
+
+    @torch.no_grad()
+    def score(self, examples: Examples) -> tuple[Ragged, Ragged]:
+        return super().score(examples)
+
+    @torch.no_grad()
+    def forecast(self, examples: Examples) -> np.ndarray:
+        return super().forecast(examples)
+
+    def distributions(self, examples: Examples) -> tuple[Tensor, Tensor, np.ndarray]:
+        return _scoring.value_distributions(self.model, examples, window=self.blueprint.window)
+
+    def after(self, examples: Examples) -> Tensor:
+        return _scoring.next_distributions(self.model, examples, window=self.blueprint.window)
+
+    def vectors(self, examples: Examples) -> np.ndarray:
+        return _scoring.pooled(self.model, examples, window=self.blueprint.window)
+
+    @torch.no_grad()
+    def write(self, examples: Examples, steps: int, *, temperature: float, seed: int) -> np.ndarray:
+        """Prefill, then one step after the other; the inputs of what is written are withheld."""
+        sizes, device = self.blueprint.sizes, self.model.device
+        written_NSP = np.zeros((len(examples), steps, sizes.values), np.float32)
+        for number, row in enumerate(_scoring.rows_of(examples)):
+            given = row.values if row.values is not None and len(row) else np.zeros((1, sizes.channels), np.float32)
+            feed = torch.from_numpy(given)[None].to(device)
+            state = self.model.initial_state(1, capacity=len(given) + steps)
+            for step in range(steps):
+                outputs, state = self.model(None, state, values_BTC=feed)
+                drawn_1P = self.draw(outputs["distribution"][:, -1].cpu(), (seed, "values", number, step), temperature)
+                written_NSP[number, step] = drawn_1P[0].numpy()
+                feed = torch.zeros(1, 1, sizes.channels, device=device)
+                feed[0, 0, : sizes.values], feed[0, 0, sizes.values] = drawn_1P[0].to(device), 1.0
+        return written_NSP
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def tensors(self) -> dict[str, Tensor]:
+        return dict(self.model.state_dict())
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        try:
+            self.model.load_state_dict(dict(tensors))
+        except RuntimeError as error:
+            first = str(error).splitlines()[1:2] or [str(error)]
+            raise CheckpointError(f"the weights do not fit the model of config.json: {first[0].strip()}") from error
+
+
+class CountedValues(ValueEngine):
+    """A classical model of values: normal distributions."""
+
+    def __init__(self, blueprint: Blueprint, model: ValueModel) -> None:
+        """Keep the model."""
+        self.blueprint, self.model, self.head = blueprint, model, Gaussian(1, 1)  # for its arithmetic alone
+
+    def distributions(self, examples: Examples) -> tuple[Tensor, Tensor, np.ndarray]:
+        values = _values(examples)
+        counted_L = np.ones(values.total, bool)
+        begins = (values.offsets[:-1] - values.offsets[0])[(values.lengths > 0) & ~examples.opens]
+        counted_L[begins] = False  # context alone
+        parameters_LPK = _normal(*self.model.moments(values))[counted_L]
+        came_LP = torch.from_numpy(values.flat[counted_L, : self.blueprint.sizes.values])
+        count_N = np.maximum(values.lengths - ~examples.opens, 0)
+        return parameters_LPK, came_LP, np.concatenate([[0], np.cumsum(count_N)])
+
+    def after(self, examples: Examples) -> Tensor:
+        return _normal(*self.model.following(_values(examples)))
+
+    def vectors(self, examples: Examples) -> np.ndarray:
+        """Mean and spread of every channel."""
+        own = [y[:, : self.blueprint.sizes.values] for y in _values(examples)]
+        width = 2 * self.blueprint.sizes.values
+        made = [np.concatenate([y.mean(0), y.std(0)]) if len(y) else np.zeros(width) for y in own]
+        return np.array(made, np.float32).reshape(len(own), width)
+
+    def write(self, examples: Examples, steps: int, *, temperature: float, seed: int) -> np.ndarray:
+        rows = [y.astype(np.float64) for y in _values(examples)]
+        written_NSP = np.zeros((len(rows), steps, self.blueprint.sizes.values))
+        for number, row in enumerate(rows):
+            for step in range(steps):
+                after_1PK = _normal(*self.model.following(Ragged.of([row], np.float64)))
+                drawn_P = self.draw(after_1PK, (seed, "values", number, step), temperature)[0].numpy()
+                written_NSP[number, step] = drawn_P
+                new = np.zeros((1, row.shape[1]))
+                new[0, : len(drawn_P)] = drawn_P
+                row = np.concatenate([row, new])
+        return written_NSP
+
+    @property
+    def parameters(self) -> int:
+        return self.model.held_parameters
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in self.model.arrays().items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        self.model.load({name: tensor.numpy() for name, tensor in tensors.items()})
+
+
+def _normal(mean: np.ndarray, scale: np.ndarray) -> Tensor:
+    """Parameters of the Gaussian head."""
+    return torch.from_numpy(np.stack([mean, np.log(scale)], -1))
+
+
+def _values(examples: Examples) -> Ragged:
+    values = examples.whole().values
+    if values is None:
+        raise ConfigError("this model reads real values, and these data are symbols")
+    return values

@@ -1,0 +1,92 @@
+"""A causal model of real values over any mixer: the distribution of the next value after every step.
+
+    h_0 = W values      h_L = backbone(h_0)      p(y_{t+1} | y_1 .. y_t) = head(h_L,t, y_t)
+
+Values come scaled, with their inputs beside them (data/features.py): the first P channels are those that are
+predicted. With ``residual`` the head tells the change against the last value, so that a network that has learnt
+nothing is a random walk and not a constant.
+
+Shapes: B batch, T time, C channels, P predicted channels, D width, K parameters of one distribution.
+Source: Salinas et al., "DeepAR: probabilistic forecasting with autoregressive recurrent networks", 2017,
+arXiv:1704.04110, for the shape of the model.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from seqloom.core.batch import Batch
+from seqloom.core.errors import ConfigError
+from seqloom.core.layout import PLAIN, Layout
+from seqloom.core.outputs import Outputs
+from seqloom.core.sizes import Sizes
+from seqloom.core.state import State, States
+from seqloom.layers._head import Head
+from seqloom.layers.gaussian import Gaussian
+from seqloom.models._base import Model
+from seqloom.models._input import Input
+from seqloom.models.backbone import Backbone
+
+
+class CausalValues(Model):
+    """Distribution of the next real value after every step."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Model.Config):
+        """Ends of the model."""
+
+        backbone: Backbone.Config = field(default_factory=Backbone.Config)
+        """The stack between the values and the head."""
+        head: Head.Config = field(default_factory=Gaussian.Config)
+        """The kind of distribution."""
+        residual: bool = True
+        """The distribution lies around the last value instead of around zero."""
+        dropout: float = 0.0
+        """Rate on what enters the stack."""
+
+    def __init__(self, sizes: Sizes, config: Config | None = None) -> None:
+        """Raises ConfigError where there is no value to predict, or symbols come in too."""
+        super().__init__(sizes, config)
+        if not 0 < sizes.values <= sizes.channels or sizes.vocabulary:
+            raise ConfigError(f"a causal model of values needs values and no symbols, not {sizes}")
+        width = self.config.backbone.width
+        self.input = Input(sizes, width, rate=self.config.dropout)
+        self.backbone: Backbone = self.config.backbone.build()
+        self.head: Head = self.config.head.build(width, sizes.values)
+
+    @property
+    def causal(self) -> bool:
+        """True where no mixer sees the future."""
+        return self.backbone.causal
+
+    def forward(
+        self,
+        tokens_BT: Tensor | None,
+        state: State | None = None,
+        *,
+        layout: Layout = PLAIN,
+        values_BTC: Tensor | None = None,
+        context: Batch | None = None,
+    ) -> tuple[Outputs, State | None]:
+        """Outputs ``distribution`` (B, T, P, K), the parameters of ``head``, and ``hidden``."""
+        if state is not None and not isinstance(state, States):
+            raise ConfigError("this is not a state of a CausalValues")
+        if tokens_BT is not None or values_BTC is None:
+            raise ConfigError("a causal model of values reads values alone")
+        self.refuse(context)
+        before_B = None if state is None else state.length_B
+        x_BTD = self.input(None, layout=layout, before_B=before_B, values_BTC=values_BTC)
+        hidden, after = self.backbone(x_BTD, state, layout=layout)
+        around_BTP = values_BTC[..., : self.sizes.values] if self.config.residual else None
+        entries: dict[str, Any] = {
+            "hidden": hidden,
+            "head": self.head,
+            "distribution": partial(self.head.__call__, hidden[-1], around_BTP),
+        }
+        return Outputs(entries), after
+
+    def initial_state(self, batch: int, *, capacity: int | None = None) -> State:
+        """The state of every layer before the first step."""
+        return self.backbone.initial_state(batch, capacity=capacity)
