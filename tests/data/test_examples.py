@@ -85,3 +85,17 @@ def test_selecting_nothing_gives_nothing():
     examples = Examples(Ragged.of([[1], [2]]))
     assert len(examples.select([])) == 0
     assert [example.index for example in examples.select(np.array([False, True]))] == [1]
+
+
+def test_whole_examples_own_their_arrays_and_say_the_same():
+    tokens = Ragged.of([[6, 7, 8], [], [9, 6]])
+    values = Ragged.of([np.ones((3, 2)), np.zeros((0, 2)), np.full((2, 2), 5.0)], np.float32)
+    examples = Examples(tokens, [1, 2, 3], values=values, opens=[True, False, True])
+    assert examples.whole() is examples
+    for chosen in (examples.select([2, 0, 0]), examples.windows(2), examples.select([])):
+        own = chosen.whole()
+        assert len(own.tokens) == len(own.values) == len(own) == len(chosen)
+        for was, now, tokens_T, values_TC in zip(chosen, own, own.tokens, own.values, strict=True):
+            assert was.tokens.tolist() == now.tokens.tolist() == tokens_T.tolist()
+            assert was.values.tolist() == now.values.tolist() == values_TC.tolist()
+            assert (was.target, was.opens, was.closes) == (now.target, now.opens, now.closes)

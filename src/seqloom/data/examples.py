@@ -108,9 +108,9 @@ class Examples(Sequence[Example]):
     def whole(self) -> "Examples":
         """These examples over arrays of their own: ``tokens[i]`` and ``values[i]`` belong to example i."""
         base = self.tokens if self.tokens is not None else self.values
-        if base is not None and len(self) == len(base) and not self._starts.any():
-            if np.array_equal(self.parent, np.arange(len(self))) and np.array_equal(self._lengths, base.lengths):
-                return self
+        in_order = base is not None and np.array_equal(self.parent, np.arange(len(base))) and not self._starts.any()
+        if in_order and np.array_equal(self._lengths, base.lengths):  # type: ignore[union-attr]
+            return self
         rows = list(self)
         values = None
         if self.values is not None:

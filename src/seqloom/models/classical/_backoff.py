@@ -1,8 +1,8 @@
 """What the models that count contexts share: a trie of n-grams with a probability at each node and a way down.
 
     p(w | h) = p[h w]                    where h w was seen
-             = back[h] p(w | h')         otherwise: h' is h without its first symbol (Ngram),
-             = back[h] q(w)              or the unigram at once (Markov)
+             = back[h] p(w | h')         otherwise: h' is h without its first symbol (Ngram, PPM, LeZi),
+             = back[h] q(w)              or the unigram at once (Markov, KTestable)
 
 The memory is one number: the node of the longest context that was seen. Reading a token is a binary search among the
 children, then a step along the links where there is none.
@@ -29,7 +29,7 @@ BLOCK = 1 << 14  # tokens that a thread scores at a time
 
 
 class Table(NamedTuple):
-    """A trie in the form that the loops read: log-probabilities, logs of the way down, and the unigram (Markov)."""
+    """A trie in the form that the loops read: log-probabilities, logs of the way down, and a unigram."""
 
     symbol: np.ndarray
     first: np.ndarray
@@ -41,7 +41,7 @@ class Table(NamedTuple):
 
 
 class BackoffModel(ClassicalModel):
-    """Base of Ngram and Markov."""
+    """Base of Ngram, Markov, PPM, LeZi and KTestable."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(ClassicalModel.Config):
@@ -81,8 +81,12 @@ class BackoffModel(ClassicalModel):
         """The counts that the probabilities are made of; a model that needs others overrides it."""
         return trie
 
+    def _count(self, stream: Stream, progress: Progress) -> Trie:
+        """The n-grams of the highest order; a model that counts by another rule overrides it."""
+        return build(stream, self.sizes.vocabulary, self.config.order + self.behind, progress)
+
     def _learn(self, stream: Stream, valid: Stream | None, progress: Progress) -> None:
-        whole = build(stream, self.sizes.vocabulary, self.config.order + self.behind, progress)
+        whole = self._count(stream, progress)
         orders = [whole.order]
         if self.config.choose and valid is not None and valid.predicted:
             orders = list(range(1 + self.behind, whole.order + 1))

@@ -10,7 +10,7 @@ Time O(L order) on natural data, memory 28 bytes a token and 12 bytes a node.
 Shapes: L tokens of the stream, G groups (nodes of a layer), V vocabulary.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple, Self
@@ -68,6 +68,15 @@ class Trie:
         """Nodes of the n-grams of length ``n``."""
         return slice(int(self.layers[n]), int(self.layers[n + 1]))
 
+    def sums(self, values_G: np.ndarray) -> np.ndarray:
+        """For every context the sum over its children."""
+        before_G = np.concatenate([[0], np.cumsum(values_G[1:])])  # children are all nodes but the first, in order
+        return before_G[self.first[1:] - 1] - before_G[self.first[:-1] - 1]
+
+    def of_parents(self, values_C: np.ndarray) -> np.ndarray:
+        """For every node but the first the value of its parent."""
+        return np.repeat(values_C, np.diff(self.first))
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The fields by name."""
         return {name: getattr(self, name) for name in ("layers", "symbol", "link", "first", "count")}
@@ -101,8 +110,11 @@ class _Layer(NamedTuple):
     """Node of the n-gram that ends at each place."""
 
 
-def build(stream: Stream, vocabulary: int, order: int, progress: Progress) -> Trie:
-    """The trie of a stream."""
+def build(stream: Stream, vocabulary: int, order: int, progress: Progress, since: Sequence[int] | None = None) -> Trie:
+    """The trie of a stream. With ``since``, n-grams that end before place ``since[n - 1]`` are not counted.
+
+    The places rise by at least one from order to order, so that the prefixes and suffixes of what is counted are too.
+    """
     progress.stage("count n-grams", order, "order")
     follow_L = np.append(stream.tokens, np.int32(-1))[1:]
     follow_L[stream.offsets[1:][np.diff(stream.offsets) > 0] - 1] = -1
@@ -111,6 +123,8 @@ def build(stream: Stream, vocabulary: int, order: int, progress: Progress) -> Tr
     kids, counts = [layer.kids_G], [np.array([stream.predicted]), predicted_counts(stream, vocabulary)]
     progress.advance()
     for n in range(2, order + 1):
+        if since is not None:
+            follow_L[: since[n - 1] - 1] = -1
         layer = _grow(layer, follow_L, vocabulary, layers[-1], last=n == order)
         layers.append(layers[-1] + len(layer.symbol_G))
         symbols.append(layer.symbol_G)
