@@ -17,6 +17,7 @@ from seqloom.cli import main
 from seqloom.core.errors import CheckpointError, ConfigError, DataError
 from seqloom.core.lock import alone
 from seqloom.core.protocols import Silent
+from seqloom.training import checkpoint
 
 MODEL = ("model.safetensors", "config.json", "vocabulary.json", "run.json", "metrics.json")
 
@@ -255,6 +256,12 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(log, tmp_path, monkeypatch):
     whole = path.read_bytes()
     for changed in (whole[:-5], whole[: len(whole) // 2], b"", bytes([*whole[:-1], whole[-1] ^ 1])):
         path.write_bytes(changed)
+        with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors"):
+            fit(log, "gru", budget="8steps", out=tmp_path / "m", resume=True)
+    path.write_bytes(whole)
+    tensors, meta = checkpoint.load(path)
+    for less in ({k: v for k, v in meta.items() if k != "cursor"}, {k: v for k, v in meta.items() if k != "run"}):
+        checkpoint.save(path, tensors, less)  # sealed, and still not what it should be
         with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors"):
             fit(log, "gru", budget="8steps", out=tmp_path / "m", resume=True)
     path.write_bytes(whole)

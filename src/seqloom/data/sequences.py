@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from seqloom.core.errors import DataError, mend_os_error
+from seqloom.core.files import replacing
 from seqloom.data.columns import Alphabet, Kind
 from seqloom.data.ragged import Ragged
 
@@ -244,14 +245,9 @@ class Sequences:
         meta = {"kind": self.kind, "source": self.source, "alphabet": self.alphabet, "notes": list(self.notes)}
         meta["value_names"] = list(self.value_names)
         table = self.table.replace_schema_metadata({_META: json.dumps(meta).encode()})
-        partial = Path(path).with_name(f"{Path(path).name}.partial")  # these very sequences may be mapped from path
-        try:
-            with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table.unify_dictionaries())
-            partial.replace(path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise mend_os_error(error, path) from error
+        file = replacing(Path(path))  # beside its place: these very sequences may be mapped from path
+        with file as part, pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table.unify_dictionaries())
 
     @classmethod
     def open(cls, path: str | Path) -> Self:

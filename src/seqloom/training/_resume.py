@@ -5,7 +5,7 @@ Randomness is keyed by (seed, step), so no generator's state is among it.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +38,18 @@ def restore(loop: "Loop", path: Path) -> None:
     """Continue from a checkpoint; CheckpointError where it belongs to another run."""
     tensors, meta = checkpoint.load(path)
     mine = loop.recipe.to_json()
-    if meta["run"] != mine:
-        different = [key for key, value in mine.items() if meta["run"].get(key) != value]
+    theirs = meta.get("run")
+    if theirs != mine:
+        theirs = theirs if isinstance(theirs, dict) else {}
+        different = [key for key, value in mine.items() if theirs.get(key) != value]
         raise CheckpointError(f"{path} belongs to another run: {', '.join(different)} differ")
+    try:
+        _put_back(loop, tensors, meta)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} does not fit this run: {error}. Begin anew in another folder") from error
+
+
+def _put_back(loop: "Loop", tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     for name in PLACE:
         setattr(loop, name, meta[name])
     loop.best_loss = float("inf") if meta["best_loss"] is None else meta["best_loss"]

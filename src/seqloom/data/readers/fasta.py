@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqloom.core.errors import DataError, mend_os_error
+from seqloom.core.errors import DataError
+from seqloom.core.files import replacing
 from seqloom.data._source import BOM, Source, unmarked
 from seqloom.data.columns import Columns, Guess
 from seqloom.data.ragged import Ragged, spans
@@ -98,14 +99,11 @@ class Fasta(Reader):
             raise DataError(
                 "FASTA holds letters of an alphabet alone", file=path, mend="Write a table or lines of text."
             )
-        try:
-            with Path(path).open("w", encoding="utf-8", newline="\n") as file:
-                for number, name in enumerate(sequences.ids):
-                    letters = sequences.sequence(number)
-                    lines = [letters[i : i + _WIDTH] for i in range(0, len(letters), _WIDTH)]
-                    file.write("\n".join([f">{name}", *lines, ""]))
-        except OSError as error:
-            raise mend_os_error(error, path) from error
+        with replacing(Path(path)) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+            for number, name in enumerate(sequences.ids):
+                letters = sequences.sequence(number)
+                lines = [letters[i : i + _WIDTH] for i in range(0, len(letters), _WIDTH)]
+                file.write("\n".join([f">{name}", *lines, ""]))
 
     def _fastq(self, source: Source, columns: Columns, notes: tuple[str, ...], block: int) -> Iterator[Sequences]:
         import dnaio

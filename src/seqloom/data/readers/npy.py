@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqloom.core.errors import DataError, mend_os_error
+from seqloom.core.errors import DataError
+from seqloom.core.files import replacing
 from seqloom.data._source import Source
 from seqloom.data.columns import FLAGS, Columns, Guess, Kind
 from seqloom.data.readers._base import BLOCK, Reader
@@ -73,14 +74,11 @@ class Npy(Reader):
         if not single and Path(path).suffix == ".npy":
             problem = f"one array cannot hold {', '.join(arrays)}"
             raise DataError(problem, file=path, mend="Let the name end with .npz.")
-        try:
-            with Path(path).open("wb") as file:
-                if single:
-                    np.save(file, next(iter(arrays.values())), allow_pickle=False)
-                else:
-                    np.savez(file, **arrays)
-        except OSError as error:
-            raise mend_os_error(error, path) from error
+        with replacing(Path(path)) as part, part.open("wb") as file:
+            if single:
+                np.save(file, next(iter(arrays.values())), allow_pickle=False)
+            else:
+                np.savez(file, **arrays)
 
 
 def _meaning(

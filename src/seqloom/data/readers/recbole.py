@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqloom.core.errors import DataError, mend_os_error
+from seqloom.core.errors import DataError
+from seqloom.core.files import replacing
 from seqloom.data._source import BOM, Source
 from seqloom.data.columns import FLAGS, Columns, Guess
 from seqloom.data.readers._base import BLOCK, Reader
@@ -75,10 +76,8 @@ class Recbole(Reader):
             seconds = time.dt.epoch("us") / 1e6 if isinstance(time.dtype, pl.Datetime) else time
             frame = frame.with_columns(seconds.alias("time")).rename({"time": "timestamp"})
         typed = {name: f"{name}:{'float' if frame[name].dtype.is_numeric() else 'token'}" for name in frame.columns}
-        try:
-            frame.rename(typed).write_csv(path, separator="\t")
-        except OSError as error:
-            raise mend_os_error(error, path) from error
+        with replacing(Path(path)) as part:
+            frame.rename(typed).write_csv(part, separator="\t")
 
 
 def _fields(source: Source) -> list[str]:

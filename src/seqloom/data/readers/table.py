@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seqloom.core.errors import DataError, mend_os_error
+from seqloom.core.errors import DataError
+from seqloom.core.files import replacing
 from seqloom.data._source import Source
 from seqloom.data.columns import FLAGS, Columns, Guess
 from seqloom.data.readers._base import BLOCK, Reader
@@ -77,15 +78,14 @@ class Table(Reader):
     def write(self, sequences: Sequences, path: str | Path) -> None:
         """Events as ``case, event, time, label, group, channels``, text as ``id, text``; the form goes by the name."""
         frame = _frame_of(sequences)
-        try:
-            if Path(path).suffix == ".parquet":
-                frame.write_parquet(path)
-            elif Path(path).suffix in (".jsonl", ".ndjson"):
-                frame.write_ndjson(path)
+        ending = Path(path).suffix
+        with replacing(Path(path)) as part:
+            if ending == ".parquet":
+                frame.write_parquet(part)
+            elif ending in (".jsonl", ".ndjson"):
+                frame.write_ndjson(part)
             else:
-                frame.write_csv(path, separator="\t" if Path(path).suffix == ".tsv" else ",", quote_style="non_numeric")
-        except OSError as error:
-            raise mend_os_error(error, path) from error
+                frame.write_csv(part, separator="\t" if ending == ".tsv" else ",", quote_style="non_numeric")
 
 
 def _frame_of(sequences: Sequences) -> "pl.DataFrame":

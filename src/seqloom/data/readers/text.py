@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from seqloom.core.errors import DataError, mend_os_error
+from seqloom.core.errors import DataError
+from seqloom.core.files import replacing
 from seqloom.data._source import BOM, Source, unmarked
 from seqloom.data.columns import Columns, Guess
 from seqloom.data.readers._base import BLOCK, Reader
@@ -55,10 +56,8 @@ class Text(Reader):
         text = data[offsets[0] : offsets[-1]]
         if (text == _NEWLINE).any() or (text == _RETURN).any() or not sequences.lengths.all():
             raise refused
-        try:
-            Path(path).write_bytes(np.insert(text, offsets[1:] - offsets[0], _NEWLINE).tobytes())
-        except OSError as error:
-            raise mend_os_error(error, path) from error
+        with replacing(Path(path)) as part:
+            part.write_bytes(np.insert(text, offsets[1:] - offsets[0], _NEWLINE).tobytes())
 
 
 def _whole_lines(source: Source, block: int) -> Iterator[tuple[bytes, int]]:

@@ -19,7 +19,8 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from seqloom.core.errors import DataError, mend_os_error
+from seqloom.core.errors import DataError
+from seqloom.core.files import replacing
 from seqloom.data._source import Source
 from seqloom.data.columns import FLAGS, Columns, Guess
 from seqloom.data.readers._base import BLOCK, Reader
@@ -84,14 +85,11 @@ class Xes(Reader):
         """Traces with ids, labels and groups, events with times and channels; times that are no dates are ``time``."""
         if sequences.kind != "symbols":
             raise DataError(f"XES holds events, not {sequences.kind}", file=path)
-        try:
-            with Path(path).open("w", encoding="utf-8", newline="\n") as file:
-                file.write(_HEADER)
-                for number, name in enumerate(sequences.ids):
-                    file.writelines(_trace(sequences, number, name, path))
-                file.write("</log>\n")
-        except OSError as error:
-            raise mend_os_error(error, path) from error
+        with replacing(Path(path)) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(_HEADER)
+            for number, name in enumerate(sequences.ids):
+                file.writelines(_trace(sequences, number, name, path))
+            file.write("</log>\n")
 
 
 def _parts(source: Source, guess: Guess, log: "Log", block: int) -> Iterator[Sequences]:

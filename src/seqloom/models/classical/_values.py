@@ -1,9 +1,10 @@
 """The interface of classical models of real values: a normal distribution of every step given the steps before it.
 
-    y_t ~ N(m_t, s_t)        m_t, s_t from y_1 .. y_{t-1} alone
+    y_t ~ N(m_t, s_t)            m_t, s_t from y_1 .. y_{t-1} alone
+    y_{t+h} ~ N(m_th, s_th)      h = 1 .. H steps ahead, from y_1 .. y_t alone
 
 Values come scaled (data/features.py): the first P channels are predicted.
-Shapes: N sequences, L steps of all, P predicted channels.
+Shapes: N sequences, L steps of all, P predicted channels, H steps ahead.
 """
 
 import math
@@ -42,15 +43,19 @@ class ValueModel(Component):
         self.config = config if config is not None else type(self).Config()
         self.fitted = False
 
-    def fit(self, ragged: Ragged, *, opens: Any = None, progress: Progress | None = None) -> None:
+    def fit(
+        self, ragged: Ragged, valid: Ragged | None = None, *, opens: Any = None, progress: Progress | None = None
+    ) -> None:
         """Learn from sequences of scaled values (L, C).
 
         Args:
             ragged: Training sequences.
+            valid: Validation sequences, for models that choose options by them.
             opens: False where one continues an earlier one: its first value is context alone; None = all open.
             progress: Where to tell how far it is.
         """
-        self._learn(self._predicted(ragged), _flags(opens, len(ragged)), progress or Silent())
+        held_out = None if valid is None else self._predicted(valid)
+        self._learn(self._predicted(ragged), held_out, _flags(opens, len(ragged)), progress or Silent())
         self.fitted = True
 
     def moments(self, ragged: Ragged) -> tuple[np.ndarray, np.ndarray]:
@@ -68,35 +73,54 @@ class ValueModel(Component):
         mean_LP, scale_LP = self._moments(longer)
         return mean_LP[longer.offsets[1:] - 1], scale_LP[longer.offsets[1:] - 1]
 
-    @abstractmethod
+    def ahead(self, ragged: Ragged, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and scale (N, H, P) of the next ``horizon`` values of each sequence, given what it holds alone."""
+        self._check_fitted()
+        if horizon < 1:
+            raise ConfigError(f"a horizon has at least 1 step, not {horizon}")
+        if not len(ragged):
+            return np.zeros((0, horizon, self.sizes.values)), np.ones((0, horizon, self.sizes.values))
+        return self._ahead(self._predicted(ragged), horizon)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything that was learnt, as named arrays."""
+        self._check_fitted()
+        return {name: getattr(self, name) for name in self.learnt}
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take back what ``arrays`` gave. CheckpointError where it does not fit together."""
-        want = (self.sizes.values,)
         for name in self.learnt:
             found = np.asarray(arrays.get(name, ()), np.float64)
+            want = self._shape_of(name, found)
             if found.shape != want or not np.isfinite(found).all() or (name.startswith("scale") and (found <= 0).any()):
-                raise CheckpointError(f"a {type(self).__name__} needs a number for each of {want[0]} channels: {name}")
+                each = f"a number for each of {self.sizes.values} channels" if len(want) == 1 else f"numbers {want}"
+                raise CheckpointError(f"a {type(self).__name__} needs {each}: {name}")
             setattr(self, name, found)
         self.fitted = True
 
     learnt: ClassVar[tuple[str, ...]] = ()
-    """Names of the arrays (P,), which are attributes too."""
+    """Names of the arrays, which are attributes too."""
+
+    def _shape_of(self, name: str, found: np.ndarray) -> tuple[int, ...]:
+        """The shape that a saved array must have; ``found`` says what the data chose."""
+        return (self.sizes.values,)
 
     @property
     def held_parameters(self) -> int:
         """Learnt numbers that the model keeps."""
-        return len(self.learnt) * self.sizes.values
+        return sum(int(np.size(getattr(self, name))) for name in self.learnt)
 
     @abstractmethod
-    def _learn(self, own: Ragged, opens_N: np.ndarray, progress: Progress) -> None:
-        """Learn from the predicted channels (L, P)."""
+    def _learn(self, own: Ragged, valid: Ragged | None, opens_N: np.ndarray, progress: Progress) -> None:
+        """Learn from the predicted channels (L, P); options may be chosen on the validation part."""
 
     @abstractmethod
     def _moments(self, own: Ragged) -> tuple[np.ndarray, np.ndarray]:
         """Mean and scale (L, P) of every step; only what lies before a step may be used for it."""
+
+    @abstractmethod
+    def _ahead(self, own: Ragged, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and scale (N, H, P) of what follows each sequence."""
 
     def _predicted(self, ragged: Ragged) -> Ragged:
         flat = np.asarray(ragged.flat, np.float64)[:, : self.sizes.values]
@@ -112,6 +136,14 @@ def first_steps(own: Ragged) -> np.ndarray:
     first_L = np.zeros(own.total, bool)
     first_L[own.offsets[:-1][own.lengths > 0]] = True
     return first_L
+
+
+def last_steps(own: Ragged) -> tuple[np.ndarray, np.ndarray]:
+    """Last value (N, P) of every sequence, zeros where it has none, and which have one (N,)."""
+    there_N = own.lengths > 0
+    last_NP = np.zeros((len(own), own.values.shape[1]))
+    last_NP[there_N] = own.flat[(own.offsets[1:] - own.offsets[0])[there_N] - 1]
+    return last_NP, there_N
 
 
 def spread(values_LP: np.ndarray) -> np.ndarray:

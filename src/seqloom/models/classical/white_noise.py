@@ -2,7 +2,7 @@
 
     y_t ~ N(m, s)
 
-Shapes: L steps, P predicted channels.
+Shapes: N sequences, L steps, P predicted channels.
 Source: Box and Jenkins, "Time series analysis: forecasting and control", 1970, chapter 2.
 """
 
@@ -18,11 +18,7 @@ class WhiteNoise(ValueModel):
 
     learnt = ("mean_P", "scale_P")
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        self._check_fitted()
-        return {"mean_P": self.mean_P, "scale_P": self.scale_P}
-
-    def _learn(self, own: Ragged, opens_N: np.ndarray, progress: Progress) -> None:
+    def _learn(self, own: Ragged, valid: Ragged | None, opens_N: np.ndarray, progress: Progress) -> None:
         context_L = first_steps(own)
         context_L[own.offsets[:-1][(own.lengths > 0) & opens_N]] = False
         counted_LP = own.flat[~context_L]
@@ -31,4 +27,8 @@ class WhiteNoise(ValueModel):
 
     def _moments(self, own: Ragged) -> tuple[np.ndarray, np.ndarray]:
         shape = (own.total, self.sizes.values)
+        return np.broadcast_to(self.mean_P, shape), np.broadcast_to(self.scale_P, shape)
+
+    def _ahead(self, own: Ragged, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+        shape = (len(own), horizon, self.sizes.values)
         return np.broadcast_to(self.mean_P, shape), np.broadcast_to(self.scale_P, shape)
