@@ -16,7 +16,7 @@ JOBS ?= 2
 # One thread a worker and no busy waiting: a spinning pool costs milliseconds a launch when cores are shared.
 TEST_ENV := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TRITON_INTERPRET=1
 
-.PHONY: help demo test test-all test-gpu lint format docs bench claims changelog clean
+.PHONY: help demo test test-all test-browser test-gpu lint format docs bench claims changelog clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,9 @@ test: .venv/dev.stamp  ## the plain tests
 
 test-all: .venv/dev.stamp .venv/parity.stamp  ## every test that needs no accelerator and no browser
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) -q -m "not gpu and not browser"
+
+test-browser: .venv/dev.stamp  ## the report in a headless chromium, where there is one
+	$(TEST_ENV) $(BIN)/python -m pytest -q -m browser
 
 test-gpu: .venv/dev.stamp  ## the tests that need an accelerator
 	TRITON_INTERPRET=0 $(BIN)/python -m pytest -q -m gpu

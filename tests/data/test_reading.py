@@ -51,6 +51,7 @@ def test_lists_arrays_and_generators_are_sequences():
         ("novels", "table", "text", "classify"),
         ("austen", "text", "text", "next"),
         ("lambda", "fasta", "text", "next"),
+        ("seattle", "table", "values", "next"),
     ],
 )
 def test_samples_are_recognised_and_read(name, reader, kind, task):

@@ -12,7 +12,7 @@ import pytest
 from seqloom.core.errors import ConfigError
 from seqloom.data import samples
 
-ALL = ("austen", "flights", "lambda", "novels")
+ALL = ("austen", "flights", "lambda", "novels", "seattle")
 FACTS = {"name", "file", "description", "kind", "source", "url", "licence", "evidence", "made", "bytes", "sha256"}
 FOLDER = samples.path("flights").parent
 
@@ -36,7 +36,7 @@ def test_the_names_are_those_of_the_files():
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
     for ask in (samples.path, samples.about):
-        with pytest.raises(ConfigError, match=r"'fligths'.*austen, flights, lambda, novels"):
+        with pytest.raises(ConfigError, match=r"'fligths'.*austen, flights, lambda, novels, seattle"):
             ask("fligths")
 
 
@@ -129,6 +129,20 @@ def test_novels_are_balanced_and_take_turns():
     assert all(80 <= len(row["text"]) <= 480 for row in table)
     assert table[1]["text"].startswith("It is a truth universally acknowledged")
     assert not any("_" in row["text"] for row in table)
+
+
+def test_seattle_is_every_day_of_four_years_with_its_summers_and_wet_winters():
+    table = rows("seattle")
+    assert list(table[0]) == ["date", "precipitation", "temp_max", "temp_min", "wind"]
+    days = [datetime.strptime(row["date"], "%Y-%m-%d") for row in table]
+    assert [(later - day).days for day, later in pairwise(days)] == [1] * 1460
+    assert (days[0], days[-1]) == (datetime(2012, 1, 1), datetime(2015, 12, 31))
+    assert all(float(row["temp_min"]) <= float(row["temp_max"]) for row in table)
+    august, december = ([row for row in table if row["date"][5:7] == month] for month in ("08", "12"))
+    warm, cold = (sum(float(row["temp_max"]) for row in month) / len(month) for month in (august, december))
+    assert warm - cold > 15
+    wet, dry = (sum(float(row["precipitation"]) for row in month) for month in (december, august))
+    assert wet > 3 * dry
 
 
 def test_lambda_is_the_record_of_its_length():

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqloom.core.errors import ConfigError, DataError
+from seqloom.data import _leakage
 from seqloom.data.sequences import Sequences
 from seqloom.data.splits import leakage, split
 
@@ -197,3 +198,10 @@ def test_what_cannot_be_split_is_refused():
             split(texts(5), **options)
     with pytest.raises(DataError, match="no sequence"):
         split(Sequences.of([]))
+
+
+@given(st.lists(st.integers(0, 20), max_size=12), st.lists(st.integers(0, 20), max_size=12))
+def test_known_and_repeated_hashes_are_those_of_numpy(hashes, among):
+    hashes, among = np.array(hashes, np.uint64), np.array(among, np.uint64)
+    assert _leakage.known(hashes, among).tolist() == np.isin(hashes, among).tolist()
+    assert _leakage.repeats(hashes) == len(hashes) - len(np.unique(hashes))

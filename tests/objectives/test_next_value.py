@@ -47,3 +47,24 @@ def test_the_loss_is_the_likelihood_per_value():
 def test_symbols_are_refused():
     with pytest.raises(ConfigError, match="reads values alone"):
         NextValue().batch([Example(index=3, tokens=np.array([6], np.int32))])
+
+
+def test_inputs_are_withheld_from_a_random_step_on_and_the_values_stay():
+    rows = np.ones((9, 5), np.float32)
+    given = Example(index=0, tokens=np.zeros(0, np.int32), values=rows, closes=False)
+    objective = NextValue(NextValue.Config(predicted=2, withheld=1.0))
+    cuts = set()
+    for seed in range(40):
+        values = objective.corrupt(given, np.random.default_rng(seed)).values
+        assert values[:, :3].all()
+        kept = values[:, 3:].all(1)
+        assert (values[~kept, 3:] == 0).all()
+        assert (np.diff(kept.astype(int)) <= 0).all()
+        cuts.add(int(kept.sum()))
+    assert len(cuts) > 5
+    assert given.values.all(), "the data set itself stays as it is"
+    rng = np.random.default_rng(0)
+    assert all(NextValue(NextValue.Config(predicted=4, withheld=1.0)).corrupt(given, rng) is given for _ in range(9))
+    assert all(NextValue().corrupt(given, rng) is given for _ in range(9)), "unknown is which columns are inputs"
+    shares = [NextValue(NextValue.Config(predicted=2)).corrupt(given, rng) is not given for _ in range(400)]
+    assert 0.05 < np.mean(shares) < 0.16

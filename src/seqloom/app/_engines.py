@@ -59,6 +59,8 @@ class Blueprint(Value):
     """Probability of a symbol that training never saw; None = the model has learnt it."""
     features: Features | None = None
     """How values and inputs are scaled."""
+    horizon: int = 0
+    """Steps ahead that a forecast has; 0 = the next value."""
 
     def engine(self, device: torch.device | str = "cpu") -> "Engine":
         """The empty model."""
@@ -328,6 +330,7 @@ def trained_engine(run: Run, data: Prepared, model: Any) -> Engine:
         window=run.batch.window,
         unseen=unseen_mass(data),
         features=data.features,
+        horizon=data.horizon,
     )
     return wrapped(blueprint, model)
 

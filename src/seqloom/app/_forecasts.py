@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from seqloom.app._answers import repeated
-from seqloom.app._values import ValueEngine
+from seqloom.app._values import HIGH, LOW, ValueEngine
 from seqloom.core.errors import ConfigError
 from seqloom.data.examples import Examples
 from seqloom.data.features import Features
@@ -35,8 +35,13 @@ def features_of(engine: ValueEngine) -> Features:
     return engine.blueprint.features
 
 
-def forecast(engine: ValueEngine, asked: Sequences, examples: Examples) -> pl.DataFrame:
-    """``id, channel, mean, low, high``: the next value, and between what it lies in 80 of 100 cases."""
+def forecast(engine: ValueEngine, asked: Sequences, examples: Examples, horizon: int = 0) -> pl.DataFrame:
+    """``id, channel, mean, low, high``: the next value, and between what it lies in 80 of 100 cases.
+
+    With a horizon ``id, step, channel, mean, low, high``: so many next values.
+    """
+    if horizon:
+        return _several(engine, asked, examples, horizon)
     features = features_of(engine)
     mean_P, scale_P = features.moments
     own_NP3 = engine.forecast(examples) * scale_P[:, None] + mean_P[:, None]
@@ -44,6 +49,20 @@ def forecast(engine: ValueEngine, asked: Sequences, examples: Examples) -> pl.Da
     channels = {"channel": list(features.names) * len(asked)}
     ids = repeated(asked.ids, np.full(len(asked), features.predicted))
     return pl.DataFrame({"id": ids, **channels, **columns}, schema_overrides={"id": pl.String, "channel": pl.String})
+
+
+def _several(engine: ValueEngine, asked: Sequences, examples: Examples, horizon: int) -> pl.DataFrame:
+    features, count = features_of(engine), len(asked)
+    (mean_P, scale_P), each = features.moments, horizon * features.predicted
+    mean_NHP, told_NHPQ = engine.ahead(examples, horizon, (LOW, HIGH))
+    scaled = {"mean": mean_NHP, "low": told_NHPQ[..., 0], "high": told_NHPQ[..., 1]}
+    frame = {
+        "id": repeated(asked.ids, np.full(count, each)),
+        "step": np.tile(np.repeat(np.arange(1, horizon + 1), features.predicted), count),
+        "channel": list(features.names) * (horizon * count),
+        **{name: (own_NHP * scale_P + mean_P).ravel() for name, own_NHP in scaled.items()},
+    }
+    return pl.DataFrame(frame, schema_overrides={"id": pl.String, "step": pl.Int64, "channel": pl.String})
 
 
 def surprise(engine: ValueEngine, bits: Ragged, asked: Sequences, examples: Examples) -> pl.DataFrame:

@@ -1,12 +1,14 @@
 """Models of real values behind the interface of ``_engines``: a distribution of every value, in scaled units.
 
     score    log p(y_t | y_1 .. y_{t-1}) of every channel, t = 1 .. n        right = inside the central 80 %
+    ahead    mean and quantiles of y_{n+1} .. y_{n+H}: of sampled paths, or of the normal distributions themselves
 
-Shapes: N sequences, L predicted steps of all, P predicted channels, K parameters of one distribution, S samples.
+Shapes: N sequences, L predicted steps of all, H steps ahead, P predicted channels, K parameters of one distribution,
+S samples, Q levels.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from seqloom.app import _scoring
 from seqloom.app._engines import Blueprint, Engine
+from seqloom.app._paths import Wanted, sample_paths
 from seqloom.core.errors import CheckpointError, ConfigError
 from seqloom.core.protocols import Stepper
 from seqloom.core.rng import torch_generator
@@ -25,6 +28,8 @@ from seqloom.layers.gaussian import Gaussian
 from seqloom.models.classical._values import ValueModel
 
 LOW, HIGH = 0.1, 0.9
+PATHS, PIECE = 100, 256
+"""Paths that a network's quantiles are counted on, and sequences whose paths are held at once."""
 
 
 class ValueEngine(Engine):
@@ -57,21 +62,18 @@ class ValueEngine(Engine):
         """Parameters (N, P, K) of the step after each sequence."""
 
     @abstractmethod
+    def ahead(
+        self, examples: Examples, horizon: int, levels: Sequence[float], *, seed: int = 7
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (N, H, P) and quantiles (N, H, P, Q) of the next ``horizon`` values of each sequence, scaled."""
+
+    @abstractmethod
     def write(self, examples: Examples, steps: int, *, temperature: float, seed: int) -> np.ndarray:
         """So many further steps of each sequence, sampled (N, steps, P), scaled."""
 
     @property
     def stepper(self) -> Stepper:
         raise ConfigError("this model predicts real values: decoders choose among symbols")
-
-    def draw(self, parameters_NPK: Tensor, key: tuple[Any, ...], temperature: float) -> Tensor:
-        """One value for each row and channel; the middle of the distribution at temperature 0."""
-        rng = torch_generator(*key)
-        shape = parameters_NPK.shape[:-1]
-        p_NP = torch.rand(shape, generator=rng, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
-        middle_NP = self._at(parameters_NPK, 0.5)
-        drawn_NP = self.head.quantile(parameters_NPK, p_NP.to(parameters_NPK.dtype))
-        return middle_NP + temperature * (drawn_NP - middle_NP)
 
 
 class NetworkOfValues(ValueEngine):
@@ -103,22 +105,26 @@ class NetworkOfValues(ValueEngine):
     def vectors(self, examples: Examples) -> np.ndarray:
         return _scoring.pooled(self.model, examples, window=self.blueprint.window)
 
-    @torch.no_grad()
+    def paths(self, examples: Examples, steps: int, count: int, *, seed: int = 7) -> np.ndarray:
+        """Sampled continuations (N, S, steps, P), scaled; the inputs of what is written are withheld."""
+        wanted = Wanted(steps=steps, count=count, seed=seed)
+        return sample_paths(self.model, examples, wanted, window=self.blueprint.window)
+
+    def ahead(
+        self, examples: Examples, horizon: int, levels: Sequence[float], *, seed: int = 7
+    ) -> tuple[np.ndarray, np.ndarray]:
+        shape = (len(examples), horizon, self.blueprint.sizes.values)
+        mean_NHP, told_NHPQ = np.zeros(shape), np.zeros((*shape, len(levels)))
+        for at in range(0, len(examples), PIECE):
+            wanted = Wanted(steps=horizon, count=PATHS, seed=seed, first=at)
+            own = sample_paths(self.model, examples[at : at + PIECE], wanted, window=self.blueprint.window)
+            mean_NHP[at : at + PIECE] = own.mean(1, dtype=np.float64)
+            told_NHPQ[at : at + PIECE] = np.moveaxis(np.quantile(own.astype(np.float64), levels, axis=1), 0, -1)
+        return mean_NHP, told_NHPQ
+
     def write(self, examples: Examples, steps: int, *, temperature: float, seed: int) -> np.ndarray:
-        """Prefill, then one step after the other; the inputs of what is written are withheld."""
-        sizes, device = self.blueprint.sizes, self.model.device
-        written_NSP = np.zeros((len(examples), steps, sizes.values), np.float32)
-        for number, row in enumerate(_scoring.rows_of(examples)):
-            given = row.values if row.values is not None and len(row) else np.zeros((1, sizes.channels), np.float32)
-            feed = torch.from_numpy(given)[None].to(device)
-            state = self.model.initial_state(1, capacity=len(given) + steps)
-            for step in range(steps):
-                outputs, state = self.model(None, state, values_BTC=feed)
-                drawn_1P = self.draw(outputs["distribution"][:, -1].cpu(), (seed, "values", number, step), temperature)
-                written_NSP[number, step] = drawn_1P[0].numpy()
-                feed = torch.zeros(1, 1, sizes.channels, device=device)
-                feed[0, 0, : sizes.values], feed[0, 0, sizes.values] = drawn_1P[0].to(device), 1.0
-        return written_NSP
+        wanted = Wanted(steps=steps, temperature=temperature, seed=seed)
+        return sample_paths(self.model, examples, wanted, window=self.blueprint.window)[:, 0]
 
     @property
     def parameters(self) -> int:
@@ -162,18 +168,32 @@ class CountedValues(ValueEngine):
         made = [np.concatenate([y.mean(0), y.std(0)]) if len(y) else np.zeros(width) for y in own]
         return np.array(made, np.float32).reshape(len(own), width)
 
+    def ahead(
+        self, examples: Examples, horizon: int, levels: Sequence[float], *, seed: int = 7
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Nothing is sampled: each step's distribution is normal."""
+        mean_NHP, scale_NHP = self.model.ahead(_values(examples), horizon)
+        far_Q = torch.special.ndtri(torch.tensor(levels, dtype=torch.float64)).numpy()
+        return np.array(mean_NHP), mean_NHP[..., None] + scale_NHP[..., None] * far_Q
+
     def write(self, examples: Examples, steps: int, *, temperature: float, seed: int) -> np.ndarray:
         rows = [y.astype(np.float64) for y in _values(examples)]
         written_NSP = np.zeros((len(rows), steps, self.blueprint.sizes.values))
-        for number, row in enumerate(rows):
-            for step in range(steps):
-                after_1PK = _normal(*self.model.following(Ragged.of([row], np.float64)))
-                drawn_P = self.draw(after_1PK, (seed, "values", number, step), temperature)[0].numpy()
-                written_NSP[number, step] = drawn_P
+        for step in range(steps):
+            after_NPK = _normal(*self.model.following(Ragged.of(rows, np.float64)))
+            for number, row in enumerate(rows):
+                drawn_P = self._drawn(after_NPK[number], (seed, "values", number, step), temperature).numpy()
                 new = np.zeros((1, row.shape[1]))
-                new[0, : len(drawn_P)] = drawn_P
-                row = np.concatenate([row, new])
+                new[0, : len(drawn_P)] = written_NSP[number, step] = drawn_P
+                rows[number] = np.concatenate([row, new])
         return written_NSP
+
+    def _drawn(self, parameters_PK: Tensor, key: tuple[Any, ...], temperature: float) -> Tensor:
+        """One value for each channel; the middle of the distribution at temperature 0."""
+        rng = torch_generator(*key)
+        p_P = torch.rand(len(parameters_PK), generator=rng, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
+        middle_P = self._at(parameters_PK, 0.5)
+        return middle_P + temperature * (self.head.quantile(parameters_PK, p_P) - middle_P)
 
     @property
     def parameters(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from seqloom.app.judge import MEASURES, Judgement
-from seqloom.app.plan import Loaded
+from seqloom.app.plan import TRIVIAL, Loaded
 from seqloom.training.prepare import Prepared
 from seqloom.training.run import Run
 from seqloom.training.source import FileSource
@@ -73,15 +73,17 @@ def versions() -> dict[str, str]:
 
 
 def _results(name: str, got: Judgement, baseline: Judgement) -> str:
-    trivial = {"classify": "majority", "values": "white noise"}.get(got.task, "unigram")
-    unit = MEASURES[got.task].replace("_", " ") + (" (end symbol included)" if got.task == "next" else "")
-    right = "inside the central 80 %" if got.task == "values" else "accuracy"
+    trivial = {"classify": "majority", **TRIVIAL}[got.task].replace("_", " ")
+    note = {"next": " (end symbol included)", "forecast": " (mean absolute scaled error)"}.get(got.task, "")
+    unit = MEASURES[got.task].replace("_", " ") + note
+    right = "inside the central 80 %" if got.task in ("values", "forecast") else "accuracy"
     rows = [f"| on the test part | {unit} | {right} |", "| --- | ---: | ---: |"]
     rows += [
         f"| {who} | {one.bits:.4f} | {one.accuracy:.1%} |"
         for who, one in ((name, got), (f"{trivial} (trivial)", baseline))
     ]
-    counted = f"{got.counted:,} { {'classify': 'sequences', 'values': 'values'}.get(got.task, 'symbols') }"
+    what = {"classify": "sequences", "next": "symbols"}.get(got.task, "values")
+    counted = f"{got.counted:,} {what}" + (f" from {len(got.bits_N):,} origins" if got.task == "forecast" else "")
     return "\n".join(rows) + f"\n\nJudged on {counted}. {verdict(got, baseline)}"
 
 
@@ -90,6 +92,8 @@ def verdict(got: Judgement, baseline: Judgement) -> str:
     gain = baseline.bits - got.bits
     if gain <= 0:
         return "It is no better than the trivial answer: there is little to learn here, or the budget was too small."
+    if got.task == "forecast":
+        return f"Its error is {gain / max(baseline.bits, 1e-12):.0%} below that of the trivial answer."
     return f"It saves {gain:.2f} bits ({gain / max(baseline.bits, 1e-12):.0%}) against the trivial answer."
 
 

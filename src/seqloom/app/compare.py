@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from seqloom.app._every import BASELINE, check_names, chosen
 from seqloom.app.card import data_lines, versions
 from seqloom.app.fit import TIMING, Outcome, check_folder, finish, fit_run
 from seqloom.app.fitted import Fitted
 from seqloom.app.judge import MEASURES, Judgement, predicted, trivial
-from seqloom.app.plan import TRIVIAL, Loaded, check_model, is_neural, load_data
-from seqloom.core.errors import CheckpointError, ConfigError, SeqloomError
+from seqloom.app.plan import Loaded, is_neural, load_data
+from seqloom.core.errors import CheckpointError, ConfigError, MissingExtra, SeqloomError
 from seqloom.core.fingerprint import config_hash
 from seqloom.core.lock import alone
 from seqloom.core.protocols import Progress, Silent
@@ -29,11 +30,7 @@ from seqloom.training import checkpoint
 from seqloom.training.budget import parse
 from seqloom.training.run import Run
 
-MODELS = ("unigram", "ngram", "lstm", "gru", "attention", "linear_attention", "s4d")
-VALUE_MODELS = ("white_noise", "random_walk", *MODELS[2:])
-"""What is compared where nobody names models: on symbols, and on real values."""
 FIRST_SEED = 7
-BASELINE = {**TRIVIAL, "classify": "majority"}
 DONE, JUDGED = "arm.json", "test.safetensors"
 
 
@@ -68,20 +65,37 @@ class Entry:
     error: str = ""
     """Why there is no result."""
     row: Table.Row | None = None
+    skipped: bool = False
+    """There is no result because an optional package is missing."""
 
     def mean(self, name: str) -> float:
         """Mean of a figure of the timing over the arms."""
         return float(np.mean([arm.timing[name] for arm in self.arms]))
 
     @property
+    def trained(self) -> bool:
+        """Whether there is a model behind the figures; the majority is none."""
+        return bool(self.arms) and self.name != "majority"
+
+    @property
+    def chosen(self) -> Arm:
+        """Of the seeds the one with the lowest validation loss."""
+        return min(self.arms, key=_validation)
+
+    @property
     def accuracy(self) -> float:
         """Mean over the seeds."""
         return float(np.mean([arm.judgement.accuracy for arm in self.arms]))
 
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Measures that do not decide."""
+        return tuple(self.arms[0].judgement.further) if self.arms else ()
+
     def figures(self, measure: str) -> dict[str, Any]:
         """By name, ready for JSON."""
         if self.row is None:
-            return {"name": self.name, measure: None, "error": self.error}
+            return {"name": self.name, measure: None, "error": self.error, "skipped": self.skipped}
         own = {name: self.mean(name) for name in ("seconds", "tokens_per_second", "memory", "parameters", "taken")}
         return {
             "name": self.name,
@@ -90,6 +104,7 @@ class Entry:
             "low": self.row.low,
             "high": self.row.high,
             "accuracy": self.accuracy,
+            **{name: float(np.mean([arm.judgement.figures()[name] for arm in self.arms])) for name in self.further},
             "parameters": round(own["parameters"]),
             "seconds": own["seconds"],
             "tokens_per_second": own["tokens_per_second"],
@@ -99,6 +114,7 @@ class Entry:
             "ties": list(self.row.ties),
             "best": self.row.best,
             "error": "",
+            "skipped": False,
         }
 
 
@@ -115,8 +131,8 @@ class Comparison:
     notes: list[str]
     predicts: str = "next"
     """Symbols (next), values, or classes (classify)."""
-    odd: list[dict[str, Any]] = field(default_factory=list)
-    """The most surprising test sequences of the best model."""
+    loaded: Loaded | None = field(default=None, repr=False)
+    """The data, for a closer look at the best model."""
 
     @property
     def measure(self) -> str:
@@ -149,7 +165,7 @@ class Comparison:
 
     def sentence(self) -> str:
         """The result in plain words."""
-        first, unit = self.best, self.measure.replace("_", " ")
+        first, unit = self.best, self.measure.replace("_", " ").replace("mase", "mean absolute scaled error")
         if first.row is None or first.row.mean is None:
             return "No model gave every test sequence a finite score."
         text = f"{first.name} is best with {first.row.mean:.3f} {unit}"
@@ -163,11 +179,11 @@ class Comparison:
 
     def save_best(self, folder: str | Path) -> Path:
         """Save the best model: of its seeds the one with the lowest validation loss."""
-        ranked = [entry for entry in self.entries if entry.row is not None and entry.name != "majority"]
+        ranked = [entry for entry in self.entries if entry.row is not None and entry.trained]
         if not ranked:
             raise ConfigError("every model failed: there is none to save")
         check_folder(Path(folder), flag="--save-best")
-        arm = min(ranked[0].arms, key=_validation)
+        arm = ranked[0].chosen
         fitted = arm.model()
         if arm.folder is not None and (arm.folder / "card.md").is_file():
             fitted.files.setdefault("card.md", (arm.folder / "card.md").read_text(encoding="utf-8"))
@@ -186,6 +202,7 @@ def compare(
     out: str | Path | None = None,
     test: str | None = None,
     head: str = "gaussian",
+    horizon: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Comparison:
@@ -194,31 +211,30 @@ def compare(
     Args:
         source: A path, ``sample:NAME``, a FileSource, a frame, lists or arrays.
         models: Recipes, classical models, mixers or hybrids, one or several; the trivial baseline is added. None = a
-            choice for symbols or for real values.
-        task: next, classify, or auto: classify where there are labels.
+            choice for symbols or for real values; ``all`` = every one that suits the data.
+        task: next, forecast, classify, or auto: forecast with a horizon, classify where there are labels.
         budget: Of each training: ``60s`` or ``2000steps``.
         seeds: Trainings of each network; classical models do not depend on one.
         out: Folder in which finished arms are kept; None keeps them in memory.
         test: A file that is the test part.
         head: Of networks over real values: gaussian or quantiles.
+        horizon: Task forecast: how many steps ahead.
         device: auto, cpu, cuda.
         progress: Where to tell how far it is.
     """
     if seeds < 1 or (models is not None and not models):
         raise ConfigError("a comparison needs at least one model and one seed")
     given = list(dict.fromkeys([models] if isinstance(models, str) else models or ()))
-    for name in given:
-        if name not in BASELINE.values():
-            check_model(name)
+    check_names(given)
     progress = progress or Silent()
-    loaded = load_data(source, task=task, test=test, head=head)
+    loaded = load_data(source, task=task, test=test, head=head, horizon=horizon)
     kind = predicted(loaded.prepared)
-    names = [name for name in given or _usual(loaded, kind) if name != "majority"]
-    if kind != "classify" and BASELINE[kind] not in names:
-        names.insert(0, BASELINE[kind])
+    names, left_out = chosen(given, loaded, kind)
+    loaded.notes += left_out
     entries = [Entry(name) for name in names]
     plans = _plans(entries, loaded, budget, seeds)
-    progress.note(_cost(plans, budget, None if out is None else Path(out)))
+    for said in (_cost(plans, budget, None if out is None else Path(out)), *left_out):
+        progress.note(said)
     with alone(None if out is None else Path(out)):
         for number, (entry, run) in enumerate(plans, 1):
             if entry.error:
@@ -230,24 +246,17 @@ def compare(
             try:
                 entry.arms.append(_arm(entry.name, run, loaded, folder, device, shown))
             except SeqloomError as error:
-                entry.error = str(error)
+                entry.error, entry.skipped = str(error), isinstance(error, MissingExtra)
             except (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
                 entry.error = f"{type(error).__name__}: {error}".splitlines()[0]
                 if folder is not None:
                     with suppress(SeqloomError):  # a full disk may be the very error
                         checkpoint.write_text(folder / "error.txt", traceback.format_exc())
             if entry.error:
-                progress.note(f"{entry.name} failed: {entry.error}")
+                progress.note(f"{entry.name} {'is skipped' if entry.skipped else 'failed'}: {entry.error}")
     if kind == "classify":
         entries.append(_majority(loaded))
     return _table(entries, loaded, budget, seeds)
-
-
-def _usual(loaded: Loaded, kind: str) -> tuple[str, ...]:
-    """The models for data that nobody named any for."""
-    if not loaded.prepared.sizes.values:
-        return MODELS
-    return VALUE_MODELS if kind == "values" else VALUE_MODELS[2:]
 
 
 def arm_name(name: str, run: Run) -> str:
@@ -264,7 +273,7 @@ def _plans(entries: list[Entry], loaded: Loaded, budget: str, seeds: int) -> lis
         try:
             first = loaded.run(entry.name, budget=budget, seed=FIRST_SEED)
         except SeqloomError as error:
-            entry.error = str(error)
+            entry.error, entry.skipped = str(error), isinstance(error, MissingExtra)
             continue
         count = seeds if is_neural(first.model) else 1
         plans += [(entry, loaded.run(entry.name, budget=budget, seed=FIRST_SEED + k)) for k in range(count)]
@@ -294,7 +303,7 @@ def _arm(name: str, run: Run, loaded: Loaded, folder: Path | None, device: str, 
     got: Outcome = fit_run(run, loaded, name=name, out=folder, resume=True, device=device, progress=progress)
     if folder is not None:
         one = got.judgement
-        arrays = {"bits": one.bits_N, "count": one.count_N, "hits": one.hits_N}
+        arrays = {"bits": one.bits_N, "count": one.count_N, "hits": one.hits_N, **one.further}
         checkpoint.save(folder / JUDGED, {key: torch.from_numpy(value) for key, value in arrays.items()}, {})
         checkpoint.write_json(folder / DONE, {"timing": got.timing, "events": got.events})
         finish(folder)
@@ -305,8 +314,9 @@ def _read_arm(name: str, run: Run, loaded: Loaded, folder: Path) -> Arm:
     tensors, _ = checkpoint.load(folder / JUDGED)
     document = checkpoint.read_json(folder / DONE)
     finish(folder)
-    bits_N, count_N, hits_N = (tensors[key].numpy() for key in ("bits", "count", "hits"))
-    judgement = Judgement(predicted(loaded.prepared), bits_N, count_N, hits_N)
+    bits_N, count_N, hits_N = (tensors.pop(key).numpy() for key in ("bits", "count", "hits"))
+    further = {key: tensor.numpy() for key, tensor in tensors.items()}
+    judgement = Judgement(predicted(loaded.prepared), bits_N, count_N, hits_N, further=further)
     return Arm(name, run.seed, judgement, document["timing"], document["events"], None, folder)
 
 
@@ -348,25 +358,8 @@ def _table(entries: list[Entry], loaded: Loaded, budget: str, seeds: int) -> Com
             "leakage": leaks,
         },
         notes=notes,
-        odd=_oddest(done, loaded),
+        loaded=loaded,
     )
-
-
-def _oddest(done: list[Entry], loaded: Loaded, count: int = 5) -> list[dict[str, Any]]:
-    """Test sequences that the best model finds hardest."""
-    part = loaded.prepared.parts.get("test")
-    if not done or part is None or len(part) != len(done[0].arms[0].judgement.bits_N):
-        return []
-    one = done[0].arms[0].judgement
-    each = one.bits_N / np.maximum(one.count_N, 1)
-    picked = np.argsort(-each, kind="stable")[:count]
-    names = part.ids
-    return [{"id": names[at], "bits": float(each[at]), "sequence": _short(part.sequence(int(at)))} for at in picked]
-
-
-def _short(sequence: Any, limit: int = 160) -> str:
-    text = sequence if isinstance(sequence, str) else " ".join(map(str, sequence))
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _validation(arm: Arm) -> float:

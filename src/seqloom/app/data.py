@@ -8,6 +8,7 @@ import numpy as np
 
 from seqloom.core.component import Value
 from seqloom.core.errors import DataError
+from seqloom.data._mapped import LARGE
 from seqloom.data._source import Source
 from seqloom.data.columns import Columns
 from seqloom.data.reading import read, sniff
@@ -16,6 +17,12 @@ from seqloom.training.source import FileSource, located
 
 PIECE = 500
 """Symbols of one piece of a sequence that is searched for likeness with itself."""
+
+
+def is_large(source: FileSource) -> bool:
+    """Whether a file is so large that freed memory had better go back to the system."""
+    place = None if source.path in ("", "-") else located(source.path)
+    return place is not None and place.is_file() and place.stat().st_size >= LARGE
 
 
 def source_of(source: Any) -> tuple[FileSource, Sequences | None]:
@@ -45,16 +52,20 @@ def sequences_of(source: Any, *, like: Value | None = None) -> Sequences:
 def _columns_for(place: Path | Source, known: FileSource, reader: str | None) -> tuple[Columns | None, str | None]:
     """The columns of the training file, without a class or a group that new data need not have, and who reads them.
 
-    A file of another form (Parquet for CSV) has the same columns, or is read by a guess.
+    Nor a time: events then keep the order of the file, but for another column that looks like one, which is refused. A
+    file of another form (Parquet for CSV) has the same columns, or is read by a guess.
     """
     if known.columns is None:
         return None, reader
     optional = replace(known.columns, label=None, group=None)
-    try:
-        found = sniff(place, columns=optional, reader=reader)
-    except DataError:
-        return (None, None) if reader is None else (known.columns, reader)
-    return replace(optional, label=found.columns.label, group=found.columns.group), found.reader
+    for columns in (optional, replace(optional, time=None)):  # without a time, events keep the order of the file
+        try:
+            found = sniff(place, columns=columns, reader=reader)
+        except DataError:
+            continue
+        if columns.time is not None or found.columns.time is None:
+            return replace(columns, label=found.columns.label, group=found.columns.group), found.reader
+    return (None, None) if reader is None else (known.columns, reader)
 
 
 def _ending(path: Path) -> str:

@@ -58,7 +58,7 @@ def estimate(loaded: Loaded, model: str, *, budget: str = "45s", device: str = "
     data = loaded.prepared_for(run)
     loop = Loop(probe, data, device=device_named(device))
     batch = loop.objective.batch([data.train[int(i)] for i in loop._batches()[0][0]]).to(loop.device)
-    flops = 3 * count_macs(lambda: loop.model.run(batch)["logits"], strict=False).flops
+    flops = 3 * count_macs(lambda: loop.model.run(batch)[loop.objective.output], strict=False).flops
     warm = Loop(probe, data, device=device_named(device)).run()
     trained = loop.run()
     each = trained.seconds / trained.taken

@@ -20,6 +20,7 @@ from seqloom.core.errors import CheckpointError, ConfigError
 from seqloom.core.files import remove
 from seqloom.core.lock import alone
 from seqloom.core.protocols import Progress, Silent
+from seqloom.data._mapped import give_back
 from seqloom.training import checkpoint
 from seqloom.training.budget import parse
 from seqloom.training.loop import CHECKPOINT, Loop, Trained
@@ -28,6 +29,8 @@ from seqloom.training.run import Run
 from seqloom.training.train import train
 
 TIMING = "timing.json"
+MANY = 5_000_000
+"""Training symbols beyond which memory is handed back between the stages."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ def fit(
     resume: bool = False,
     test: str | None = None,
     head: str = "gaussian",
+    horizon: int = 0,
     device: str = "auto",
     start: str | Path | None = None,
     progress: Progress | None = None,
@@ -63,13 +67,14 @@ def fit(
         source: A path, ``sample:NAME``, a FileSource (columns, split), a frame, lists or arrays.
         model: A recipe, a classical model, a mixer, or a hybrid such as ``s4d*3,attention``; None = attention, or
             the model of ``start``.
-        task: next, classify, or auto: classify where there are labels.
+        task: next, forecast, classify, or auto: forecast with a horizon, classify where there are labels.
         budget: ``45s`` or ``2000steps``; seconds are turned into steps once, and written down.
         seed: Of the weights and the order of the data.
         out: Folder of the model; None keeps it in memory.
         resume: Go on from the last checkpoint in ``out``, or take the finished model there.
         test: A file that is the test part.
         head: Of a network over real values: gaussian or quantiles.
+        horizon: Task forecast: how many steps ahead the model is judged on, and predicts.
         device: auto, cpu, cuda.
         start: Folder of a network to go on from, on new data: its vocabulary, classes and sizes stay.
         progress: Where to tell how far it is.
@@ -81,12 +86,14 @@ def fit(
         if not resume:
             check_folder(folder)
         if start is None:
-            begun, loaded = None, load_data(source, task=task, test=test, head=head)
+            begun, loaded = None, load_data(source, task=task, test=test, head=head, horizon=horizon)
             run = loaded.run(name, budget=budget, seed=seed)
         else:
             begun = _begun(start, model, task)
-            loaded = load_data(source, task=begun.task, test=test, learnt=begun.learnt)
-            run = replace(begun.run, data=loaded.base.data, budget=parse(budget), seed=seed)
+            far = horizon or begun.run.horizon
+            asked = "forecast" if far or task == "forecast" else begun.task
+            loaded = load_data(source, task=asked, test=test, learnt=begun.learnt, horizon=far)
+            run = replace(begun.run, data=loaded.base.data, budget=parse(budget), seed=seed, horizon=far)
             name = f"{Path(start).name}, continued"
         if folder is not None and (folder / CONFIG).is_file() and resume:
             return _finished(folder, run)
@@ -114,7 +121,9 @@ def fit_run(
     """
     progress = progress or Silent()
     where = device_named(device)
-    data = loaded.prepared_for(run)
+    whole, data = loaded.prepared, loaded.prepared_for(run)  # the second is cut into windows
+    if whole.train.symbols >= MANY:
+        give_back()
     if out is not None:
         checkpoint.write_json(out / "run.json", run.to_json())
     if is_neural(run.model):
@@ -126,11 +135,13 @@ def fit_run(
     else:
         engine, trained = _count(run, data, progress)
     progress.stage("judge on the test part")
-    got, baseline = judge(engine, data), trivial(data)
+    if whole.train.symbols >= MANY:
+        give_back()
+    got, baseline = judge(engine, whole), trivial(whole)
     timing = _timing(engine, trained, where)
     figures = {"test": got.figures(), "trivial": baseline.figures(), "unknown_symbols": unknown_share(data)}
     if data.parts:
-        figures[PROFILE] = _profile(data, got).to_json()
+        figures[PROFILE] = _profile(whole, got).to_json()
     if data.tokenizer is None and data.features is None:
         raise ConfigError("a model of made data cannot be saved: it has no vocabulary")
     fixed = replace(run, budget=replace(run.budget, seconds=None, steps=trained.steps)) if is_neural(run.model) else run
@@ -144,8 +155,8 @@ def fit_run(
 
 def _profile(data: Prepared, got: Judgement) -> Profile:
     """What training saw and how the test part fitted, for the day when other data come."""
-    train, test = (encoded(data.parts[name], data.tokenizer, data.features) for name in ("train", "test"))
-    raw = [one.tokens if one.tokens is not None else one.values for one in (train, test)]
+    test = encoded(data.parts["test"], data.tokenizer, data.features)
+    raw = [one.tokens if one.tokens is not None else one.values for one in (data.train, test)]
     if raw[0] is None:
         raise ConfigError("data without symbols and values have no profile")
     return Profile.of(raw[0], raw[1], bits=got.each)
@@ -171,7 +182,7 @@ def _begun(start: str | Path, model: str | None, task: str) -> Fitted:
         raise ConfigError(f"{start} is a classical model: it counts anew, so fit it on all the data together")
     if model is not None:
         raise ConfigError(f"{start} is a model already: leave --model away")
-    if task not in ("auto", begun.task):
+    if task not in ("auto", begun.task) and not (task == "forecast" and begun.predicts_values):
         raise ConfigError(f"{start} was trained for the task {begun.task}, not for {task}")
     return begun
 

@@ -78,24 +78,28 @@ class Fitted:
         """Classes that the model tells apart."""
         return self.engine.blueprint.classes
 
-    def predict(self, data: Any, *, top: int = 5) -> pl.DataFrame:
+    def predict(self, data: Any, *, top: int = 5, horizon: int = 0) -> pl.DataFrame:
         """What comes next, or which class.
 
         Args:
             data: A path, ``sample:NAME``, a DataFrame, lists of symbols, strings, or Sequences.
             top: Task next: how many of the likeliest symbols.
+            horizon: Real values: how many steps ahead; 0 = as far as the model was fitted for, else the next one.
 
         Returns:
             Task next: ``id, rank, symbol, probability``, ``top`` rows a sequence; ``<eos>`` = the sequence ends here.
             Real values: ``id, channel, mean, low, high``; the value lies between low and high in 80 of 100 cases.
+            With a horizon ``id, step, channel, mean, low, high``, step 1 being the next one.
             Task classify: ``id, class, probability`` and one column ``p(NAME)`` a class.
         """
         _positive(top=top)
         asked, examples = self._encoded(data)
+        if horizon < 0 or (horizon and (self.task == "classify" or not isinstance(self.engine, ValueEngine))):
+            raise ConfigError("a horizon of at least 1 step belongs to a model of real values")
         if self.task == "classify":
             return _answers.told_apart(self.engine, asked, examples)
         if isinstance(self.engine, ValueEngine):
-            return _forecasts.forecast(self.engine, asked, examples)
+            return _forecasts.forecast(self.engine, asked, examples, horizon or self.engine.blueprint.horizon)
         return _answers.following(self.engine, asked, examples, top, self._symbol)
 
     def score(self, data: Any) -> pl.DataFrame:
@@ -312,6 +316,8 @@ class Fitted:
         features = self.engine.blueprint.features
         if features is not None and (lacking := features.missing(asked)):
             said.append(f"these data lack {', '.join(lacking)}, which the model reads beside each symbol")
+        if getattr(self.run.data, "columns", None) and self.run.data.columns.time and asked.times() is None:
+            said.append("these data have no time: events are taken in the order in which they stand")
         own = examples.tokens if examples.tokens is not None else examples.values
         return said if self.profile is None else [*said, *self.profile.warnings(own, name=self._symbol)]
 

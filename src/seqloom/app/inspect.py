@@ -10,7 +10,7 @@ import numpy as np
 
 from seqloom.app.data import source_of
 from seqloom.core.errors import DataError
-from seqloom.data._leakage import fingerprints
+from seqloom.data._leakage import fingerprints, repeats
 from seqloom.data.features import two_columns, value_names
 from seqloom.data.sequences import Sequences
 from seqloom.data.splits import leakage, split
@@ -112,7 +112,7 @@ def inspect(source: Any) -> Inspection:
         alphabet=symbols,
         frequent=frequent,
         time=_span(sequences),
-        duplicates=len(hashes_N) - len(np.unique(hashes_N)),
+        duplicates=repeats(hashes_N),
         labels=dict(Counter(str(label) for label in sequences.labels or [] if label is not None).most_common(SHOWN)),
         task="classify" if sequences.labels is not None else "next",
         tokenizer=tokenizer,

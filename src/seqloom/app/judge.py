@@ -3,24 +3,30 @@
     next       bits per symbol = - sum log2 p(x_t | x_<t) / number of symbols, end symbols included
                bits per value likewise, of densities of values divided by their standard deviation in training;
                right = inside the central 80 %
+    forecast   error of the next H values, from origins that roll through the test part, in units of the error of
+               repeating the last season (``app/_horizon.py``); right = inside the central 80 %
     classify   bits per sequence = - log2 p(true class); accuracy
 
 Every figure is kept by sequence, so that differences can be judged against the noise of the test part.
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from seqloom.app._engines import BITS, Engine
-from seqloom.core.errors import DataError
+from seqloom.app import _horizon
+from seqloom.app._engines import BITS, Blueprint, Engine, wrapped
+from seqloom.app._values import ValueEngine
+from seqloom.app.plan import TRIVIAL
+from seqloom.core.errors import ConfigError, DataError
 from seqloom.core.specials import SPECIALS
 from seqloom.data.ragged import Ragged
+from seqloom.models import classical
 from seqloom.training.prepare import Prepared, encoded
 
-MEASURES = {"next": "bits_per_symbol", "values": "bits_per_value", "classify": "bits_per_class"}
+MEASURES = {"next": "bits_per_symbol", "values": "bits_per_value", "forecast": "mase", "classify": "bits_per_class"}
 """What decides, by what is predicted."""
 FEW, PIECES = 20, 100
 LEAST = 2.0**-20
@@ -29,21 +35,23 @@ LEAST = 2.0**-20
 
 @dataclass(frozen=True)
 class Judgement:
-    """Figures of one model on one test part, by unit: a test sequence, or a piece of it where there are few."""
+    """Figures of one model on one test part, by unit: a test sequence, a piece of it where there are few, an origin."""
 
     task: str
     bits_N: np.ndarray
-    """Bits of each unit."""
+    """Bits of each unit, or scaled errors of a forecast."""
     count_N: np.ndarray
     """Symbols of each (1 where classes are told)."""
     hits_N: np.ndarray
     """Of these, how many were the likeliest; NaN where nobody looked."""
     each: Ragged | None = None
     """Bits of every symbol by test sequence, where it was judged just now."""
+    further: dict[str, np.ndarray] = field(default_factory=dict)
+    """Sums of measures that do not decide, by unit."""
 
     @property
     def bits(self) -> float:
-        """Bits per symbol, or per class."""
+        """Bits per symbol, or per class; the mean absolute scaled error of a forecast."""
         return float(self.bits_N.sum() / max(self.count_N.sum(), 1))
 
     @property
@@ -57,6 +65,7 @@ class Judgement:
         return {
             MEASURES[self.task]: self.bits,
             "accuracy": self.accuracy,
+            **{name: float(sum_N.sum() / max(self.count_N.sum(), 1)) for name, sum_N in self.further.items()},
             "units": len(self.bits_N),
             "counted": self.counted,
         }
@@ -76,6 +85,8 @@ def judge(engine: Engine, data: Prepared) -> Judgement:
     if engine.blueprint.task == "classify":
         return judged_classes(np.exp(engine.classify(examples)), data.classes, part.labels or [])
     log_p, hits = engine.score(examples)
+    if data.horizon:
+        return _forecasts(engine, data, Ragged(log_p.flat * -BITS, log_p.offsets - log_p.offsets[0]))
     offsets = units(log_p.offsets - log_p.offsets[0])
     bits, right = log_p.flat * -BITS, hits.flat
     each = Ragged(bits, log_p.offsets - log_p.offsets[0])
@@ -83,8 +94,18 @@ def judge(engine: Engine, data: Prepared) -> Judgement:
 
 
 def predicted(data: Prepared) -> str:
-    """What is predicted: symbols (next), values, or classes."""
-    return "classify" if data.classes else "values" if data.sizes.values else "next"
+    """What is predicted: symbols (next), the next value (values), several (forecast), or classes (classify)."""
+    values = "forecast" if data.horizon else "values"
+    return "classify" if data.classes else values if data.sizes.values else "next"
+
+
+def _forecasts(engine: Engine, data: Prepared, each: Ragged) -> Judgement:
+    """Judge what a model of values says of the next steps; ``each``: bits of every value, for later data."""
+    if not isinstance(engine, ValueEngine):
+        raise ConfigError("a forecast is of real values, and this model predicts symbols")
+    sums, count_N = _horizon.judged(engine, data)
+    error_N, inside_N = sums.pop("mase"), sums.pop("inside")
+    return Judgement("forecast", error_N, count_N, inside_N, each, sums)
 
 
 def units(offsets: np.ndarray) -> np.ndarray:
@@ -100,17 +121,14 @@ def units(offsets: np.ndarray) -> np.ndarray:
 
 
 def trivial(data: Prepared) -> Judgement:
-    """The baseline that knows no sequence: the shares of the classes (the majority), or of the symbols."""
+    """The baseline that knows no sequence: shares of the classes (the majority) or symbols; the last season."""
     if data.classes:
         share_C = np.bincount(np.asarray(data.train.targets), minlength=len(data.classes)) / len(data.train)
         labels = data.parts["test"].labels or []
         return judged_classes(np.tile(share_C, (len(labels), 1)), data.classes, labels)
-    from seqloom.app._engines import Blueprint, wrapped
-    from seqloom.models.classical.unigram import Unigram
-    from seqloom.models.classical.white_noise import WhiteNoise
-
     train = data.train.whole()  # what is cut into windows is counted once all the same
-    model: Any = (WhiteNoise if data.sizes.values else Unigram)(data.sizes)
+    kind: Any = classical.get(TRIVIAL[predicted(data)])
+    model = kind(data.sizes)
     if data.sizes.values:
         model.fit(train.values, opens=train.opens)
     else:

@@ -5,17 +5,19 @@ into a language model (task next) or an encoder (task classify) of the sizes in 
 """
 
 import difflib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
+from seqloom.app import _horizon
 from seqloom.app.data import source_of
 from seqloom.app.defaults import HEADS, Facts, model_of, shape_for
 from seqloom.core import discovery
 from seqloom.core.component import Component
 from seqloom.core.errors import ConfigError, DataError
 from seqloom.data.batching import Batching
+from seqloom.data.features import value_names
 from seqloom.data.sequences import Sequences
 from seqloom.models._base import Model
 from seqloom.models.classical.unigram import Unigram
@@ -31,8 +33,8 @@ from seqloom.training.prepare import Learnt, Prepared, prepare
 from seqloom.training.run import Run, Stopping
 from seqloom.training.source import FileSource
 
-TASKS = ("auto", "next", "classify")
-TRIVIAL = {"next": "unigram", "values": "white_noise"}
+TASKS = ("auto", "next", "forecast", "classify")
+TRIVIAL = {"next": "unigram", "values": "white_noise", "forecast": "seasonal_naive"}
 """The answer that knows no sequence, by what is predicted."""
 
 
@@ -58,7 +60,7 @@ class Loaded:
         if name in discovery.names("models/classical"):
             kind: Any = discovery.get("models/classical", name)
             self._check_kind(name, kind.tasks)
-            return replace(base, model=kind.Config(), seed=0)
+            return replace(base, model=_as_far(kind.Config(), base.horizon), seed=0)
         check_mixers(name)
         shape = shape_for(self.facts)
         return replace(
@@ -83,12 +85,11 @@ class Loaded:
     def baselines(self) -> tuple[str, ...]:
         """Classical models that these data can have, the trivial one first."""
         want = "values" if self.prepared.sizes.values else "next"
+        trivial = TRIVIAL["forecast" if self.base.horizon else want]
         kinds: list[tuple[str, Any]] = [
             (name, discovery.get("models/classical", name)) for name in discovery.names("models/classical")
         ]
-        return tuple(
-            sorted((name for name, kind in kinds if want in kind.tasks), key=lambda name: name != TRIVIAL[want])
-        )
+        return tuple(sorted((name for name, kind in kinds if want in kind.tasks), key=lambda name: name != trivial))
 
     def prepared_for(self, run: Run) -> Prepared:
         """The examples of a run: windows where its batches ask for them."""
@@ -106,19 +107,20 @@ def load_data(
     task: str = "auto",
     test: str | None = None,
     head: str = "gaussian",
+    horizon: int = 0,
     learnt: Learnt | None = None,
 ) -> Loaded:
     """Read, split and encode.
 
     Args:
         source: A path, ``sample:NAME``, a FileSource, a frame, lists or arrays.
-        task: next, classify, or auto: classify where there are labels.
+        task: next, forecast, classify, or auto: forecast with a horizon, classify where there are labels.
         test: A file that is the test part.
         head: The kind of distribution that networks give real values: gaussian or quantiles.
+        horizon: Task forecast: how many steps ahead.
         learnt: What was learnt elsewhere, for a model that goes on from there.
     """
-    if task not in TASKS:
-        raise ConfigError(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
+    task = _checked(task, horizon)
     given, sequences = source_of(source)
     if test is not None:
         given = replace(given, test=str(test))
@@ -127,13 +129,35 @@ def load_data(
         given, sequences, guesses = _read(given)
     _check_readable(sequences)
     labelled = sequences.labels is not None
-    chosen = task if task != "auto" else "classify" if labelled else "next"
+    chosen = "next" if task == "forecast" else task if task != "auto" else "classify" if labelled else "next"
+    if horizon and sequences.kind != "values":
+        mend = "Name the columns of numbers with --value, or leave --horizon away."
+        raise DataError(f"holds {sequences.kind}: a forecast is of real values", file=sequences.source, mend=mend)
     base = _base(given.stamped(sequences), sequences, chosen, None if learnt is None else learnt.tokenizer)
+    base = replace(base, horizon=horizon)
     prepared = prepare(base, sequences, learnt=learnt)
     _check_parts(prepared, sequences.source, chosen)
     guessed = [] if task != "auto" else [f"task {chosen}: {_why(labelled)} (--task overrides)"]
-    notes = list(dict.fromkeys([*guesses, *sequences.notes, *guessed]))
+    remarks = _horizon.remarks(sequences, prepared) if horizon else []
+    notes = list(dict.fromkeys([*guesses, *sequences.notes, *guessed, *remarks]))
     return Loaded(base, prepared, _facts(prepared, chosen, head), notes)
+
+
+def _checked(task: str, horizon: int) -> str:
+    """The task that is meant. ConfigError where there is none, or it does not go with the horizon."""
+    if task not in TASKS:
+        raise ConfigError(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
+    if horizon < 0 or (task == "forecast" and not horizon):
+        raise ConfigError("a forecast needs to know how many steps ahead: --horizon 24")
+    if horizon and task not in ("auto", "forecast"):
+        raise ConfigError(f"a horizon belongs to the task forecast, not to {task}")
+    return "forecast" if horizon else task
+
+
+def _as_far(config: Component.Config, horizon: int) -> Component.Config:
+    """A model that has a map for every step ahead gets so many."""
+    told = horizon and any(item.name == "horizon" for item in fields(config))
+    return replace(config, horizon=horizon) if told else config  # type: ignore[call-arg]
 
 
 def _base(source: FileSource, sequences: Sequences, task: str, tokenizer: Tokenizer | None) -> Run:
@@ -143,7 +167,8 @@ def _base(source: FileSource, sequences: Sequences, task: str, tokenizer: Tokeni
     if not values:
         kind: Any = None if tokenizer is not None else tokenizer_named(default_tokenizer(sequences))
         config = tokenizer.config if tokenizer is not None else kind.Config()
-    objective = Classify.Config() if task == "classify" else NextValue.Config() if values else NextToken.Config()
+    following = NextValue.Config(predicted=len(value_names(sequences))) if values else NextToken.Config()
+    objective = Classify.Config() if task == "classify" else following
     return Run(
         data=source,
         model=WhiteNoise.Config() if values else Unigram.Config(),

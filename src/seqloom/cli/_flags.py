@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from seqloom.training.source import FileSource
 
 Split = Literal["auto", "time", "group", "random", "position"]
-Task = Literal["auto", "next", "classify"]
+Task = Literal["auto", "next", "forecast", "classify"]
 Head = Literal["gaussian", "quantiles"]
 Column = Annotated[str | None, arg(metavar="COLUMN")]
 Folder = Annotated[str | None, arg(metavar="DIR")]

@@ -26,13 +26,15 @@ class Compare:
     file: Data
     """File of sequences, - for stdin, or sample:NAME."""
     models: str | None = None
-    """Names with commas between; hybrids with +: "ngram,gru,s4d*3+attention"; default: seven that suit the data."""
+    """Names with commas between; hybrids with +: "ngram,gru,s4d*3+attention"; all; default: seven that suit."""
     budget: str = "60s"
     """Of each training: 60s, 5m, 1h, or 2000steps."""
     seeds: int = 1
     """Trainings of each network."""
     task: Task = "auto"
-    """What is asked; auto: classify where there are labels, else next."""
+    """What is asked; auto: forecast with --horizon, classify where there are labels, else next."""
+    horizon: int = 0
+    """Task forecast: how many steps ahead."""
     head: Head = "gaussian"
     """Of real values: the kind of distribution that networks give."""
     test: File = None
@@ -47,6 +49,8 @@ class Compare:
     """The self-contained HTML page; default: report.html in the folder --out."""
     hide_sequences: bool = False
     """Keep raw data out of the report."""
+    table: File = None
+    """Write the table here too; the ending says how: .csv, .md, .json, .html."""
     device: str = "auto"
     """auto, cpu or cuda."""
     json: bool = False
@@ -60,10 +64,15 @@ class Compare:
         out = self.out or f"{source.name}-compare"
         names = None if self.models is None else _names(self.models)
         from seqloom.app.compare import compare
+        from seqloom.app.data import is_large
         from seqloom.app.fit import check_folder
+        from seqloom.app.report import check_table, write, write_table
         from seqloom.kernels._memory import keep_pages
 
-        keep_pages()
+        if not is_large(source):
+            keep_pages()
+        if self.table is not None:
+            check_table(self.table)
         if self.save_best is not None:
             check_folder(Path(self.save_best), flag="--save-best")
         with terminal.progress() as progress:
@@ -72,6 +81,7 @@ class Compare:
                 names,
                 task=self.task,
                 head=self.head,
+                horizon=self.horizon,
                 budget=self.budget,
                 seeds=self.seeds,
                 out=out,
@@ -80,13 +90,13 @@ class Compare:
             )
         if self.json:
             terminal.give(found.figures())
-        terminal.say(table(found), *([f"\n{found.sentence()}"] if found.entries[0].row is not None else []))
+        terminal.say(shown(found), *([f"\n{found.sentence()}"] if found.entries[0].row is not None else []))
         for note in found.notes[-2:]:
             terminal.note(note)
         if self.save_best is not None:
             terminal.say(f"saved {found.best.name} in {found.save_best(self.save_best)}/")
-        from seqloom.app.report import write
-
+        if self.table is not None:
+            terminal.say(f"table: {write_table(found, self.table)}")
         page = write(found, self.report or Path(out) / "report.html", hide_sequences=self.hide_sequences)
         terminal.say(f"report: {page}")
         return 0 if any(entry.row is not None for entry in found.entries if entry.name != found.baseline) else 2
@@ -96,21 +106,22 @@ def _names(models: str) -> list[str]:
     return [name.strip().replace("+", ",") for name in models.split(",") if name.strip()]
 
 
-def table(found: "Comparison") -> "Table":
+def shown(found: "Comparison") -> "Table":
     """The comparison for a terminal; of real values, how many lie inside the central 80 % takes the place of right."""
     from rich.markup import escape
     from rich.table import Table
 
     made = Table(box=None, header_style="bold", pad_edge=False)
     unit = found.measure.replace("_per_", "/")
-    right = "in 80%" if found.predicts == "values" else "right"
+    right = "in 80%" if found.predicts in ("values", "forecast") else "right"
     made.add_column("model")
     for heading in (unit, "± seeds", right, "parameters", "seconds", "tokens/s", "MB"):
         made.add_column(heading, justify="right")
     made.add_column("tied with")
     for entry in found.entries:
         if entry.row is None:
-            made.add_row(escape(entry.name), f"[red]failed[/]: {escape(entry.error)}")
+            word = "[yellow]skipped[/]" if entry.skipped else "[red]failed[/]"
+            made.add_row(escape(entry.name), f"{word}: {escape(entry.error)}")
             continue
         one = entry.figures(found.measure)
         made.add_row(

@@ -25,7 +25,9 @@ class Fit:
     seed: int = 7
     """Of the weights and the order of the data."""
     task: Task = "auto"
-    """What is asked; auto: classify where there are labels, else next."""
+    """What is asked; auto: forecast with --horizon, classify where there are labels, else next."""
+    horizon: int = 0
+    """Task forecast: how many steps ahead it is judged on, and predicts."""
     resume: bool = False
     """Go on from the last checkpoint in the folder."""
     start: From = None
@@ -47,15 +49,17 @@ class Fit:
     def run(self) -> int:
         """Train and report."""
         terminal = Terminal(as_json=self.json)
+        from seqloom.app.data import is_large
         from seqloom.app.fit import fit
         from seqloom.app.plan import check_model
         from seqloom.kernels._memory import keep_pages
 
-        keep_pages()
         name = self.model or ("attention" if self.start is None else "continued")
         if self.model is not None:
             check_model(self.model)
         source = self.data.source(self.file, split=self.split, test=self.test)
+        if not is_large(source):
+            keep_pages()
         if self.dry_run:
             return self._estimate(terminal, source)
         out = self.out or f"{source.name}-{name.replace('*', 'x').replace(',', '-')}"
@@ -66,6 +70,7 @@ class Fit:
                 self.model,
                 task=self.task,
                 head=self.head,
+                horizon=self.horizon,
                 budget=self.budget,
                 seed=self.seed,
                 out=out,
@@ -84,7 +89,7 @@ class Fit:
         from seqloom.app.plan import load_data
 
         cost = estimate(
-            load_data(source, task=self.task, head=self.head),
+            load_data(source, task=self.task, head=self.head, horizon=self.horizon),
             self.model or "attention",
             budget=self.budget,
             device=self.device,
@@ -105,8 +110,9 @@ def _shown(metrics: dict) -> dict:
 def summary(model: str, out: str, metrics: dict) -> str:
     """What a fit came to, in three lines."""
     got, trivial = metrics["test"], metrics["trivial"]
-    name = next(name for name in got if name.startswith("bits_per"))
-    unit, right = name.replace("_", " "), "inside their 80% interval" if name == "bits_per_value" else "right"
+    name = next(iter(got))  # the one that decides
+    right = "inside their 80% interval" if name in ("bits_per_value", "mase") else "right"
+    unit = "times the error of repeating the last season" if name == "mase" else name.replace("_", " ")
     return "\n".join(
         [
             f"{model}: {got[name]:.3f} {unit} on {got['counted']:,} held-out items, {got['accuracy']:.1%} {right}",

@@ -20,6 +20,8 @@ class Predict:
     """File of sequences, read like the one that the model was trained on; - for stdin, or sample:NAME."""
     top: int = 5
     """Task next: how many of the likeliest symbols."""
+    horizon: int = 0
+    """Real values: how many steps ahead; 0 = as far as the model was fitted for, else one."""
     to: File = None
     """Write .csv, .tsv, .parquet or .jsonl; else a table on a terminal, CSV in a pipe."""
     device: str = "auto"
@@ -35,7 +37,7 @@ class Predict:
 
         fitted = load(self.model, device=self.device)
         asked = fitted.read(self.file)
-        terminal.frame(fitted.predict(asked, top=self.top), self.to)
+        terminal.frame(fitted.predict(asked, top=self.top, horizon=self.horizon), self.to)
         for line in told(fitted.warnings(asked), self.model):
             terminal.note(line)
         return 0

@@ -58,7 +58,7 @@ def _duplicates(hashes: np.ndarray, split: "Split") -> tuple[dict[str, int], lis
     counts, sentences = {}, []
     earlier, named = hashes[split.train], "train"
     for name, part in (("valid", split.valid), ("test", split.test)):
-        found = int(np.isin(hashes[part], earlier).sum())
+        found = int(known(hashes[part], earlier).sum())
         counts[name] = found
         if found:
             share = 100 * found / len(part)
@@ -67,6 +67,20 @@ def _duplicates(hashes: np.ndarray, split: "Split") -> tuple[dict[str, int], lis
             )
         earlier, named = np.concatenate([earlier, hashes[part]]), "train or valid"
     return counts, sentences
+
+
+def known(hashes_N: np.ndarray, among_M: np.ndarray) -> np.ndarray:
+    """True where a hash stands among others (N,). By one sort: numpy's own tables take ten times as long."""
+    if not len(among_M):
+        return np.zeros(len(hashes_N), bool)
+    sorted_M = np.sort(among_M)
+    return sorted_M[np.minimum(np.searchsorted(sorted_M, hashes_N), len(sorted_M) - 1)] == hashes_N
+
+
+def repeats(hashes_N: np.ndarray) -> int:
+    """How many hashes stand there before."""
+    sorted_N = np.sort(hashes_N)
+    return int((sorted_N[1:] == sorted_N[:-1]).sum())
 
 
 def _groups(sequences: Sequences, split: "Split") -> tuple[int, list[str]]:

@@ -63,12 +63,12 @@ def reader_of(source: Source, reader: str | Reader | None = None) -> Reader:
 
 def _with_note_on_ids(sequences: Sequences) -> Sequences:
     """All sequences are kept where several share an id; a note says so."""
-    import pyarrow.compute as pc
+    import polars as pl
 
     ids, rows = sequences.table["id"], sequences.table["row"]
     if not len(ids) or all(ids[at].as_py() == str(rows[at].as_py()) for at in (0, -1)):
         return sequences  # named by their rows, which differ
-    different = pc.count_distinct(ids).as_py()
+    different = int(pl.Series(ids).n_unique())
     if different < len(ids):
         note = f"ids repeat: {len(ids)} sequences have {different} of them; all are kept, and rows tell them apart"
         sequences.notes = (*sequences.notes, note)

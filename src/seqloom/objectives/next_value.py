@@ -4,11 +4,13 @@
 
 Shapes: B rows, T time, C channels, P predicted channels (the first of C), K parameters of one distribution.
 Inputs are 0, y_1 .. y_{n-1}, targets y_1 .. y_n. A window that continues an earlier one opens with its predecessor's
-last value instead of zeros (``opens`` False). There is no end to predict.
+last value instead of zeros (``opens`` False). There is no end to predict. Inputs beside the values are unknown where a
+forecast goes further than one step, so some examples lose them from a random step on.
 Source: Salinas et al., "DeepAR", 2017, arXiv:1704.04110, section 3.1.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -27,6 +29,27 @@ class NextValue(Objective):
     causal = True
     output: ClassVar[str] = "distribution"
     terms = ("loss",)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Objective.Config):
+        """Options of the loss."""
+
+        predicted: int = 0
+        """Channels that are predicted, the first ones; behind them lies whether they are known, then the inputs.
+        0 = nothing is withheld."""
+        withheld: float = 0.1
+        """Share of examples whose inputs are zeros from a random step on, as they are where a model writes more."""
+
+    def corrupt(self, example: Example, rng: np.random.Generator) -> Example:
+        """Withhold inputs, where the example has any; the values stay."""
+        inputs = self.config.predicted + 1
+        if not self.config.predicted or example.values is None or example.values.shape[1] <= inputs:
+            return example
+        if rng.random() >= self.config.withheld:
+            return example
+        values = example.values.copy()
+        values[rng.integers(len(values) + 1) :, inputs:] = 0
+        return replace(example, values=values)
 
     def batch(self, examples: Sequence[Example], *, rows: Sequence[int] | None = None) -> Batch:
         """Right-padded rows, packed where row numbers repeat; ``targets`` (B, T, C) hold every channel."""

@@ -56,6 +56,8 @@ class Prepared:
     """The sequences of ``train``, ``valid`` and ``test`` with their ids, where the data came from a file."""
     split: Split | None = None
     leakage: LeakageReport | None = None
+    horizon: int = 0
+    """Steps ahead that a forecast is judged on; 0 = the next value."""
 
 
 def prepare(
@@ -105,6 +107,7 @@ def prepare(
         parts=parts,
         split=cut,
         leakage=report,
+        horizon=run.horizon,
     )
 
 

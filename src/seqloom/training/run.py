@@ -62,6 +62,8 @@ class Run(Value):
     """The model, its backbone and its mixers, or a classical model."""
     task: Literal["next", "classify"] = "next"
     """What is asked of the model."""
+    horizon: int = 0
+    """Of real values: steps ahead that it is judged on; 0 = the next one. What it learns is the next one anyway."""
     tokenizer: Tokenizer.Config | None = None
     """How symbols are made; None for tasks that give ids."""
     objective: Objective.Config = field(default_factory=NextToken.Config)

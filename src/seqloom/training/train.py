@@ -56,7 +56,7 @@ def _fit(run: Run, data: Prepared, progress: Progress) -> Trained:
     if isinstance(model, ValueModel):
         if train.values is None:
             raise ConfigError("a model of real values needs values, and these data are symbols")
-        model.fit(train.values, valid.values, opens=train.opens, progress=progress)
+        model.fit(train.values, opens=train.opens, progress=progress)
     else:
         model.fit(train.tokens, valid.tokens, opens=train.opens, closes=train.closes, progress=progress)
     seconds = time.perf_counter() - began

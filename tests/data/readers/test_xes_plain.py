@@ -117,3 +117,10 @@ def test_a_long_key_beside_short_ones_at_the_end_of_a_block(tmp_path):
     (tmp_path / "log.xes").write_text(f"<log><trace>{''.join(events)}</trace></log>")
     with pytest.raises(SeqloomError, match="an event has no b"):
         Xes().read(tmp_path / "log.xes", Columns(event="b"))
+
+
+def test_a_block_without_any_attribute():
+    """Found by fuzzing: there are no places of values."""
+    found = _xes_plain.traces_of(b"<trace><event></event><event></event></trace>", 0)
+    assert found is not None
+    assert found.columns == {}

@@ -12,7 +12,7 @@ import polars as pl
 
 from seqloom.app._values import ValueEngine
 from seqloom.app.judge import LEAST
-from seqloom.app.report._strips import Strip, strips_of, worst_first
+from seqloom.app.report._strips import Strip, strips_of, visible, worst_first
 from seqloom.app.report._sure import curve, inside, sure
 from seqloom.core.errors import SeqloomError
 from seqloom.data.sequences import Sequences
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MOST = 20_000
 FEW_PLACES, PLACES = 40, 24
 COSTLY = 20
+UNSURE = 0.05
+"""Bits of a class from which on a sequence is worth showing."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ def details(found: "Comparison") -> Details | None:
         fitted = entry.chosen.model()
         look = _classes if found.predicts == "classify" else _steps
         return look(entry, fitted, part)
-    except SeqloomError:  # a saved arm may have been removed or damaged since: the page can do without
-        return None
+    except (SeqloomError, MemoryError, RuntimeError):
+        return None  # a saved arm may have been removed since, a device may be full: the page can do without
 
 
 def _steps(entry: "Entry", fitted: "Fitted", part: Sequences) -> Details:
@@ -120,6 +122,7 @@ def _classes(entry: "Entry", fitted: "Fitted", part: Sequences) -> Details:
             text=shortened(seen.sequence(at)),
         )
         for at in order
+        if bits_N[at] > UNSURE
     ]
     return Details(
         name=entry.name,
@@ -177,7 +180,7 @@ def _costs(names: list[str | None], bits_N: np.ndarray) -> list[Cost]:
     total = max(float(bits_N[np.isfinite(bits_N)].sum()), 1e-12)
     dearest = sums.sort("bits", descending=True, maintain_order=True).head(COSTLY)
     return [
-        Cost(str(name), count, bits / count, bits / total)
+        Cost(visible(str(name)), count, bits / count, bits / total)
         for name, count, bits in dearest.select("name", "count", "bits").iter_rows()
     ]
 

@@ -3,7 +3,7 @@
 Shapes: N test sequences, L steps.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from seqloom.app.fitted import Fitted
 
 SHOWN, STRETCH = 5, 60
-LEVELS, HOTTEST = 8, 12.0
-"""Shades of the strip; from so many bits on a step has the last."""
+LEVELS = 8
+LEAST, MOST = 1.0, 12.0
+"""Bits from which on a step has the last shade: those of the most surprising one, but within these."""
 LONGEST = 24
 """Letters of a symbol that are shown."""
 BLANKS = str.maketrans({" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥"})
@@ -29,11 +30,8 @@ class Step:
 
     text: str
     bits: float
-
-    @property
-    def level(self) -> int:
-        """Shade, from 0."""
-        return int(np.clip(self.bits / HOTTEST * LEVELS, 0, LEVELS - 1))
+    level: int = 0
+    """Shade."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,17 @@ def strips_of(fitted: "Fitted", chosen: Sequences, most: int) -> list[Strip]:
     if len(chosen) >= SHOWN:
         made = [own[:1] for own in made]
     every = [strip for own in made for strip in own]
-    return sorted(every, key=lambda strip: -strip.bits)[:SHOWN]
+    return _shaded(sorted(every, key=lambda strip: -strip.bits)[:SHOWN])
+
+
+def _shaded(strips: list[Strip]) -> list[Strip]:
+    """One scale for all, so that shades can be compared."""
+    hottest = float(np.clip(max((step.bits for strip in strips for step in strip.steps), default=0), LEAST, MOST))
+    shades = LEVELS / hottest
+    return [
+        replace(own, steps=[replace(s, level=int(np.clip(s.bits * shades, 0, LEVELS - 1))) for s in own.steps])
+        for own in strips
+    ]
 
 
 def _stretches(fitted: "Fitted", one: Sequences) -> list[Strip]:
@@ -82,7 +90,7 @@ def _stretches(fitted: "Fitted", one: Sequences) -> list[Strip]:
             continue
         whole = len(at_L) == len(bits_L)
         where = "" if whole else f"positions {position_L[at_L[0]]:,} to {position_L[at_L[-1]]:,}"
-        steps = [Step(_shown(texts[at]), float(bits_L[at])) for at in at_L.tolist()]
+        steps = [Step(visible(texts[at]), float(bits_L[at])) for at in at_L.tolist()]
         strips.append(Strip(id=one.ids[0], bits=float(bits_L[at_L].mean()), about=where, steps=steps))
     return sorted(strips, key=lambda strip: -strip.bits)
 
@@ -96,7 +104,7 @@ def _values(one: Sequences, fitted: "Fitted", position_L: np.ndarray) -> list[st
     return [f"{value:.4g}" for value in own_L.tolist()]
 
 
-def _shown(text: str) -> str:
+def visible(text: str) -> str:
     """Blanks can be seen, and nothing is longer than a word."""
     plain = harmless(text.translate(BLANKS))
     return plain if len(plain) <= LONGEST else plain[: LONGEST - 1] + "…"

@@ -36,7 +36,7 @@ def curve(confidence_L: np.ndarray, hit_L: np.ndarray) -> Reliability | None:
 
 @torch.no_grad()
 def sure(engine: Engine, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of the likeliest symbol before every symbol (L,), and whether it came (L,)."""
+    """Probability of the likeliest symbol before every symbol (L,), and whether it came (L,); in any order."""
     blocks = _network(engine, examples) if isinstance(engine, Network) else _counted(engine, examples)
     confidence, hits = [np.zeros(0)], [np.zeros(0, bool)]
     for log_TV, target_T in blocks:

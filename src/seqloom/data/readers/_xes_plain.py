@@ -173,6 +173,8 @@ def _columns(
 ) -> dict[str, Column] | None:
     """The attributes of events by key, in the order in which keys occur; ``rest`` are those not yet placed."""
     quotes, columns = attributes.quotes, {}
+    if not len(rest):
+        return {}
     begin, size = quotes[:, 0] + 1, quotes[:, 1] - quotes[:, 0] - 1
     bounds = np.ascontiguousarray(quotes[:, 2:]) + np.array([1, 0])
     values = _build.text_column(block.data, bounds.ravel())  # every other one lies between two values

@@ -1,6 +1,6 @@
 """Small real data sets that travel with the package; their sources and licences lie beside them.
 
-    samples.names() -> ("austen", "flights", "lambda", "novels")
+    samples.names() -> ("austen", "flights", "lambda", "novels", "seattle")
     samples.path("flights")             the file, ready for any reader
     samples.about("flights")["licence"] what may be done with it, and who says so
 

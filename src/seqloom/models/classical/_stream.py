@@ -40,7 +40,7 @@ class Stream:
         self.tokens = np.empty(len(inner_L), np.int32)
         self.tokens[first_N], self.tokens[last_N] = SPECIALS.bos, SPECIALS.eos
         self.tokens[inner_L] = flat
-        self._inner_L = inner_L
+        self._ends = {SPECIALS.bos: int(opens_N.sum()), SPECIALS.eos: int(closes_N.sum())}
 
     @cached_property
     def first(self) -> np.ndarray:
@@ -55,7 +55,7 @@ class Stream:
     def check_learnable(self) -> None:
         """Training data holds symbols, <unk> and nothing else: the ends come from here."""
         for id in (*SPECIALS.unpredictable, SPECIALS.eos):
-            if ((self.tokens == id) & self._inner_L).any():
+            if np.count_nonzero(self.tokens == id) > self._ends.get(id, 0):
                 raise ConfigError(
                     f"the training sequences hold the special id {id}, which a classical model cannot learn: "
                     "take it out, the ends are put in by the model"

@@ -43,19 +43,15 @@ class ValueModel(Component):
         self.config = config if config is not None else type(self).Config()
         self.fitted = False
 
-    def fit(
-        self, ragged: Ragged, valid: Ragged | None = None, *, opens: Any = None, progress: Progress | None = None
-    ) -> None:
+    def fit(self, ragged: Ragged, *, opens: Any = None, progress: Progress | None = None) -> None:
         """Learn from sequences of scaled values (L, C).
 
         Args:
             ragged: Training sequences.
-            valid: Validation sequences, for models that choose options by them.
             opens: False where one continues an earlier one: its first value is context alone; None = all open.
             progress: Where to tell how far it is.
         """
-        held_out = None if valid is None else self._predicted(valid)
-        self._learn(self._predicted(ragged), held_out, _flags(opens, len(ragged)), progress or Silent())
+        self._learn(self._predicted(ragged), _flags(opens, len(ragged)), progress or Silent())
         self.fitted = True
 
     def moments(self, ragged: Ragged) -> tuple[np.ndarray, np.ndarray]:
@@ -111,8 +107,8 @@ class ValueModel(Component):
         return sum(int(np.size(getattr(self, name))) for name in self.learnt)
 
     @abstractmethod
-    def _learn(self, own: Ragged, valid: Ragged | None, opens_N: np.ndarray, progress: Progress) -> None:
-        """Learn from the predicted channels (L, P); options may be chosen on the validation part."""
+    def _learn(self, own: Ragged, opens_N: np.ndarray, progress: Progress) -> None:
+        """Learn from the predicted channels (L, P)."""
 
     @abstractmethod
     def _moments(self, own: Ragged) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ Source: Hyndman, Koehler, Ord and Snyder, "Forecasting with exponential smoothin
 sections 2.5 and 6.2: ETS(A,Ad,A), and without a season ETS(A,Ad,N).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +24,12 @@ from seqloom.core.protocols import Progress
 from seqloom.core.sizes import Sizes
 from seqloom.data.ragged import Ragged
 from seqloom.models.classical._season import period_of
-from seqloom.models.classical._values import LEAST, ValueModel, first_steps, spread
+from seqloom.models.classical._values import LEAST, ValueModel, first_steps, last_steps, spread
 
 STEPS = 100_000
 """Most training steps that the paces are chosen on."""
-STARTS = ((0.9, 0.0, 0.0, 1.0), (0.5, 0.0, 0.1, 1.0), (0.1, 0.0, 0.1, 1.0), (0.8, 0.1, 0.1, 0.9), (0.3, 0.3, 0.3, 0.9))
-"""Where the search begins: alpha, beta / alpha, gamma / (1 - alpha) and the damping, from 0.8 to 1."""
+STARTS = ((0.9, 0.0, 0.0, 1.0), (0.5, 0.0, 0.1, 1.0), (0.1, 0.0, 0.1, 1.0), (0.8, 0.1, 0.1, 0.5), (0.3, 0.3, 0.3, 0.5))
+"""Where the search begins: alpha, beta / alpha, gamma / (1 - alpha), and the damping, 0.8 at 0 and none at 1."""
 FINEST = 0.005
 
 
@@ -60,28 +61,114 @@ class ExponentialSmoothing(ValueModel):
 
     def _shape_of(self, name: str, found: np.ndarray) -> tuple[int, ...]:
         own = {"period": (1,), "pace_P4": (self.sizes.values, 4)}
-        return own.get(name) or super()._shape_of(name, found)
+        return own.get(name, super()._shape_of(name, found))
 
-    def _learn(self, own: Ragged, valid: Ragged | None, opens_N: np.ndarray, progress: Progress) -> None:
+    def _learn(self, own: Ragged, opens_N: np.ndarray, progress: Progress) -> None:
         self.period = np.array([self.config.period or period_of(own)], np.float64)
         self.mean_P = own.flat.mean(0) if own.total else np.zeros(self.sizes.values)
         self.scale_first_P = spread(own.flat - self.mean_P)
         self.scale_walk_P = spread(np.diff(own.flat, axis=0, prepend=0.0)[~first_steps(own)])
         some = own[: max(1, int(np.searchsorted(np.cumsum(own.lengths), STEPS)))]
         channels = range(self.sizes.values)
-        paces = [_search(some.flat[:, at], some.offsets - some.offsets[0], self._steps, self.config.trend) for at in channels]
-        self.pace_P4 = np.stack(paces)
-        errors = [_run(own.flat[:, at], own.offsets - own.offsets[0], self._steps, pace) for at, pace in enumerate(paces)]
-        counted = [(error, count) for _, error, count in errors]
-        scale_P = [np.sqrt(error / count) if count else walk for (error, count), walk in zip(counted, self.scale_walk_P, strict=True)]
-        self.scale_P = np.maximum(np.array(scale_P), LEAST)
+        self.pace_P4 = np.stack([_search(some, at, self._steps, self.config.trend) for at in channels])
+        scales = [_root(*self._followed(own, at)[1:3], otherwise=self.scale_walk_P[at]) for at in channels]
+        self.scale_P = np.array(scales)
 
     def _moments(self, own: Ragged) -> tuple[np.ndarray, np.ndarray]:
-        offsets, first_L = own.offsets - own.offsets[0], first_steps(own)
-        columns = [_run(own.flat[:, at], offsets, self._steps, pace)[0] for at, pace in enumerate(self.pace_P4)]
-        mean_LP = np.stack(columns, 1)
-        begin_L = np.repeat(offsets[:-1], own.lengths)
+        first_L = first_steps(own)
+        mean_LP = np.stack([self._followed(own, at)[0] for at in range(self.sizes.values)], 1)
+        begin_L = np.repeat(own.offsets[:-1] - own.offsets[0], own.lengths)
         warm_L1 = (np.arange(own.total) - begin_L >= self._steps)[:, None]
         scale_LP = np.where(warm_L1, self.scale_P, self.scale_walk_P)
         mean_LP[first_L], scale_LP[first_L] = self.mean_P, self.scale_first_P
         return mean_LP, scale_LP
+
+    def _ahead(self, own: Ragged, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+        last_NP, there_N = last_steps(own)
+        warm_N1, step_H = (own.lengths >= self._steps)[:, None], np.arange(1, horizon + 1)
+        means, scales = [], []
+        for channel, (alpha, beta, gamma, damping) in enumerate(self.pace_P4):
+            state_NS = self._followed(own, channel)[3]
+            damped_H = np.cumsum(damping**step_H)
+            season_NH = np.take_along_axis(state_NS[:, 2:], (own.lengths[:, None] + step_H - 1) % self._steps, 1)
+            told_NH = state_NS[:, :1] + damped_H * state_NS[:, 1:2] + season_NH
+            known_N1 = np.where(there_N, last_NP[:, channel], self.mean_P[channel])[:, None]
+            means.append(np.where(warm_N1, told_NH, known_N1))
+            moved_H = alpha + beta * damped_H + gamma * (step_H % self._steps == 0)
+            grown_H = self.scale_P[channel] * np.sqrt(1 + np.cumsum(moved_H**2) - moved_H**2)
+            walked_H = self.scale_walk_P[channel] * np.sqrt(step_H)
+            first_H = np.sqrt(self.scale_first_P[channel] ** 2 + walked_H**2 - self.scale_walk_P[channel] ** 2)
+            scales.append(np.where(warm_N1, grown_H, np.where(there_N[:, None], walked_H, first_H)))
+        return np.stack(means, 2), np.stack(scales, 2)
+
+    def _followed(self, own: Ragged, channel: int) -> tuple[np.ndarray, float, int, np.ndarray]:
+        """See ``_follow``, with the channel's pace."""
+        return _followed(own, channel, self._steps, self.pace_P4[channel])
+
+    @property
+    def _steps(self) -> int:
+        return int(self.period[0])
+
+
+def _followed(own: Ragged, channel: int, period: int, pace_4: np.ndarray) -> tuple[np.ndarray, float, int, np.ndarray]:
+    """Mean of every step (L,), squared error and count of the steps behind the first season, last states (N, 2 + M)."""
+    mean_L, state_NS = np.zeros(own.total), np.zeros((len(own), 2 + period))
+    flat_L, offsets_N = np.ascontiguousarray(own.flat[:, channel]), own.offsets - own.offsets[0]
+    error, count = _follow(flat_L, offsets_N, period, pace_4, mean_L, state_NS)
+    return mean_L, error, count, state_NS
+
+
+def _root(error: float, count: int, *, otherwise: float) -> float:
+    return max(math.sqrt(error / count), LEAST) if count else otherwise
+
+
+def _search(own: Ragged, channel: int, period: int, trend: bool) -> np.ndarray:
+    """The pace with the least squared error: the best start, then steps along each axis that halve."""
+    free = [0, *([1, 3] if trend else []), *([2] if period > 1 else [])]
+
+    def pace(place_4: np.ndarray) -> np.ndarray:
+        a, b, c, d = place_4
+        return np.array([a, a * b * trend, (1 - a) * c * (period > 1), 0.8 + 0.2 * d])
+
+    def error(place_4: np.ndarray) -> float:
+        return _followed(own, channel, period, pace(place_4))[1]
+
+    best = min((np.array(start) for start in STARTS), key=error)
+    least, step = error(best), 0.2
+    while step > FINEST:
+        moves = [np.clip(best + sign * step * np.eye(4)[axis], 0, 1) for axis in free for sign in (1, -1)]
+        found = [error(move) for move in moves]
+        if min(found) < least * (1 - 1e-9):
+            best, least = moves[int(np.argmin(found))], min(found)
+        else:
+            step /= 2
+    return pace(best)
+
+
+@numba.njit(cache=True, nogil=True)
+def _follow(y_L, offsets_N, period, pace_4, mean_L, state_NS):
+    """Fill the means and the last states; return the squared error behind the first season, and of how many steps."""
+    alpha, beta, gamma, damping = pace_4
+    error, count = 0.0, 0
+    for n in range(len(offsets_N) - 1):
+        begin, end, level, slope = offsets_N[n], offsets_N[n + 1], 0.0, 0.0
+        for at in range(begin, end):
+            t, y = at - begin, y_L[at]
+            if t < period:
+                mean_L[at] = y_L[at - 1] if t else 0.0
+                level += y / period
+                state_NS[n, 2 + t] = y
+                if t == period - 1:
+                    for own in range(period):
+                        state_NS[n, 2 + own] -= level
+                continue
+            place = 2 + t % period
+            mean_L[at] = level + damping * slope + state_NS[n, place]
+            wrong = y - mean_L[at]
+            level += damping * slope + alpha * wrong
+            slope = damping * slope + beta * wrong
+            state_NS[n, place] += gamma * wrong
+            error += wrong * wrong
+            count += 1
+        state_NS[n, 0], state_NS[n, 1] = level, slope
+    return error, count

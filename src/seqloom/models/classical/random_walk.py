@@ -18,7 +18,7 @@ class RandomWalk(ValueModel):
 
     learnt = ("mean_P", "scale_first_P", "scale_P")
 
-    def _learn(self, own: Ragged, valid: Ragged | None, opens_N: np.ndarray, progress: Progress) -> None:
+    def _learn(self, own: Ragged, opens_N: np.ndarray, progress: Progress) -> None:
         self.mean_P = own.flat.mean(0) if own.total else np.zeros(self.sizes.values)
         self.scale_first_P = spread(own.flat - self.mean_P)
         self.scale_P = spread(np.diff(own.flat, axis=0, prepend=0.0)[~first_steps(own)])

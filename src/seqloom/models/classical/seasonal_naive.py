@@ -47,7 +47,7 @@ class SeasonalNaive(ValueModel):
     def _shape_of(self, name: str, found: np.ndarray) -> tuple[int, ...]:
         return (1,) if name == "period" else super()._shape_of(name, found)
 
-    def _learn(self, own: Ragged, valid: Ragged | None, opens_N: np.ndarray, progress: Progress) -> None:
+    def _learn(self, own: Ragged, opens_N: np.ndarray, progress: Progress) -> None:
         self.period = np.array([self.config.period or period_of(own)], np.float64)
         self.mean_P = own.flat.mean(0) if own.total else np.zeros(self.sizes.values)
         self.scale_first_P = spread(own.flat - self.mean_P)

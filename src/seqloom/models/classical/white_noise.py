@@ -18,7 +18,7 @@ class WhiteNoise(ValueModel):
 
     learnt = ("mean_P", "scale_P")
 
-    def _learn(self, own: Ragged, valid: Ragged | None, opens_N: np.ndarray, progress: Progress) -> None:
+    def _learn(self, own: Ragged, opens_N: np.ndarray, progress: Progress) -> None:
         context_L = first_steps(own)
         context_L[own.offsets[:-1][(own.lengths > 0) & opens_N]] = False
         counted_LP = own.flat[~context_L]
