@@ -125,6 +125,8 @@ def test_from_inspect_to_an_answer(make, tmp_path, called, answered):
     assert "trivial answer" in out
     rows = answered("predict", tmp_path / "m", path)["rows"]
     assert len({row["id"] for row in rows}) == card["sequences"]
+    scored = answered("score", tmp_path / "m", path)["rows"]
+    assert [row["id"] for row in scored] == list(dict.fromkeys(row["id"] for row in rows))
 
 
 def test_standard_input_and_a_stream(tmp_path, answered, monkeypatch):

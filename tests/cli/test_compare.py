@@ -73,3 +73,17 @@ def test_the_table_is_written_beside_the_answer(log, tmp_path, answered, called)
     assert code == 2
     assert "--table says the format" in err
     assert not (tmp_path / "d").exists()
+
+
+def test_a_reader_that_goes_away_after_one_line_costs_neither_report_nor_model(log, tmp_path):
+    import subprocess
+    import sys
+
+    words = ["compare", log, "--models", "ngram", "--out", tmp_path / "c", "--save-best", tmp_path / "best"]
+    run = [sys.executable, "-m", "seqloom", *map(str, words)]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.close()  # before the first line
+        assert process.wait(120) == 0
+    assert (tmp_path / "c" / "report.html").is_file()
+    assert (tmp_path / "best" / "model.safetensors").is_file()

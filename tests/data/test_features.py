@@ -109,3 +109,15 @@ def test_another_number_of_channels_is_refused():
 def test_features_survive_json():
     features = Features.fit(log(), "all")
     assert Features.from_json(json.loads(json.dumps(features.to_json()))) == features
+
+
+def test_words_that_look_like_numbers_in_new_data_are_found_by_their_value():
+    features = Features.fit(log(who=["12345678", "007", "none", "007", "12345678"]), "who")
+    levels = features.channels[0].levels
+    rows = features.of(log(who=[12345678, 7, 7, 8, 12345678])).flat[:, 1:]
+    want = ["12345678", "007", "007", None, "12345678"]
+    assert [None if not row.any() else levels[int(row.argmax())] for row in rows] == want
+
+
+def test_an_input_that_is_named_twice_goes_in_once():
+    assert wanted(log(), "cost, cost,gap") == ["cost", "gap"]

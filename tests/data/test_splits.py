@@ -205,3 +205,18 @@ def test_known_and_repeated_hashes_are_those_of_numpy(hashes, among):
     hashes, among = np.array(hashes, np.uint64), np.array(among, np.uint64)
     assert _leakage.known(hashes, among).tolist() == np.isin(hashes, among).tolist()
     assert _leakage.repeats(hashes) == len(hashes) - len(np.unique(hashes))
+
+
+def test_series_that_run_side_by_side_are_cut_and_logs_that_do_are_split_at_random():
+    times = [[float(t) for t in range(40)]] * 20
+    series = Sequences.of([np.arange(40.0) + k for k in range(20)], times=times)
+    cut = split(series)
+    assert cut.how == "position"
+    assert [len(part) for part in cut.parts(series)] == [20, 20, 20]
+    assert split(Sequences.of([["a"] * 40] * 20, times=times)).how == "random"
+    labelled = Sequences.of([np.arange(40.0)] * 20, times=times, labels=["x", "y"] * 10)
+    assert split(labelled).how == "random", "a class must not stand on both sides"
+    short = Sequences.of([np.arange(9.0)] * 20, times=[[float(t) for t in range(9)]] * 20)
+    assert split(short).how == "random", "the last tenth of nine steps is no test"
+    later = [[float(t + 3 * k) for t in range(40)] for k in range(20)]
+    assert split(Sequences.of([np.arange(40.0)] * 20, times=later)).how == "time"

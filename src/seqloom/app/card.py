@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from seqloom.app.judge import MEASURES, Judgement
-from seqloom.app.plan import TRIVIAL, Loaded
+from seqloom.app.plan import TRIVIAL, Loaded, is_neural
 from seqloom.training.prepare import Prepared
 from seqloom.training.run import Run
 from seqloom.training.source import FileSource
@@ -23,7 +23,7 @@ def card(name: str, run: Run, loaded: Loaded, got: Judgement, baseline: Judgemen
         "## How good it is",
         _results(name, got, baseline),
         "## Data",
-        _bullets(data_lines(run, loaded.prepared) + loaded.notes),
+        _bullets(data_lines(run, loaded.prepared, inputs=reads_inputs(run, loaded.prepared)) + loaded.notes),
         "## Leakage",
         _bullets(leakage_lines(loaded.prepared)),
         "## Training",
@@ -34,8 +34,13 @@ def card(name: str, run: Run, loaded: Loaded, got: Judgement, baseline: Judgemen
     return "\n\n".join(pieces) + "\n"
 
 
-def data_lines(run: Run, data: Prepared) -> list[str]:
-    """Where the data come from and how they were split, in sentences."""
+def reads_inputs(run: Run, data: Prepared) -> bool:
+    """Whether a model takes what stands beside the symbols: networks do, and every model of values."""
+    return is_neural(run.model) or data.sizes.values > 0
+
+
+def data_lines(run: Run, data: Prepared, *, inputs: bool = True) -> list[str]:
+    """Where the data come from and how they were split, in sentences; ``inputs``: whether the model reads them."""
     source = run.data
     lines = []
     if isinstance(source, FileSource):
@@ -51,7 +56,8 @@ def data_lines(run: Run, data: Prepared) -> list[str]:
         )
     if data.features is not None:
         names = ", ".join(channel.name for channel in data.features.channels)
-        lines.append(f"numbers: {names}, scaled by the training part alone")
+        told = "scaled by the training part alone" if inputs else "which this model does not read"
+        lines.append(f"numbers: {names}, {told}")
     return lines + data.notes
 
 

@@ -58,7 +58,8 @@ def _columns_for(place: Path | Source, known: FileSource, reader: str | None) ->
     if known.columns is None:
         return None, reader
     optional = replace(known.columns, label=None, group=None)
-    for columns in (optional, replace(optional, time=None)):  # without a time, events keep the order of the file
+    # a class, a group: where the data have them; without a time, events keep the order of the file
+    for columns in (known.columns, replace(known.columns, group=None), optional, replace(optional, time=None)):
         try:
             found = sniff(place, columns=columns, reader=reader)
         except DataError:

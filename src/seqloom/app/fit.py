@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seqloom.app._engines import Engine, fitted_bayes, trained_engine
-from seqloom.app.card import card
+from seqloom.app.card import card, reads_inputs
 from seqloom.app.device import device_named
 from seqloom.app.drift import Profile
 from seqloom.app.fitted import CONFIG, PROFILE, Fitted
@@ -133,6 +133,8 @@ def fit_run(
         trained = loop.run(resume=resume)
         engine: Engine = trained_engine(run, data, trained.model)
     else:
+        if data.features is not None and not reads_inputs(run, data):
+            progress.note(f"{name} does not read inputs: they are left out")
         engine, trained = _count(run, data, progress)
     progress.stage("judge on the test part")
     if whole.train.symbols >= MANY:

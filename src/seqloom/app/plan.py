@@ -8,8 +8,6 @@ import difflib
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-import numpy as np
-
 from seqloom.app import _horizon
 from seqloom.app.data import source_of
 from seqloom.app.defaults import HEADS, Facts, model_of, shape_for
@@ -252,8 +250,3 @@ def _read(source: FileSource) -> tuple[FileSource, Sequences, tuple[str, ...]]:
 
 def _why(labelled: bool) -> str:
     return "the sequences have labels" if labelled else "the sequences have no labels"
-
-
-def symbols_in(sequences: Sequences) -> int:
-    """Symbols in all."""
-    return int(np.sum(sequences.lengths))

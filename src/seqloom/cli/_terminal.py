@@ -131,7 +131,15 @@ class Display:
 
 def _console(stream: Any) -> Console:
     """As wide as the terminal; wide enough for every column where there is none."""
-    return Console(file=stream, highlight=False, soft_wrap=True, width=None if stream.isatty() else WIDTH)
+    return _Piped(file=stream, highlight=False, soft_wrap=True, width=None if stream.isatty() else WIDTH)
+
+
+class _Piped(Console):
+    """A console whose reader may go away: the command line ends in peace, where rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the command line see it."""
+        raise BrokenPipeError
 
 
 def table_of(frame: "pl.DataFrame") -> Table:

@@ -88,17 +88,18 @@ class Compare:
                 device=self.device,
                 progress=progress,
             )
+        written = []  # before a word is said: whoever reads along may go away after the first line
+        if self.save_best is not None:
+            written.append(f"saved {found.best.name} in {found.save_best(self.save_best)}/")
+        if self.table is not None:
+            written.append(f"table: {write_table(found, self.table)}")
+        page = write(found, self.report or Path(out) / "report.html", hide_sequences=self.hide_sequences)
         if self.json:
             terminal.give(found.figures())
         terminal.say(shown(found), *([f"\n{found.sentence()}"] if found.entries[0].row is not None else []))
         for note in found.notes[-2:]:
             terminal.note(note)
-        if self.save_best is not None:
-            terminal.say(f"saved {found.best.name} in {found.save_best(self.save_best)}/")
-        if self.table is not None:
-            terminal.say(f"table: {write_table(found, self.table)}")
-        page = write(found, self.report or Path(out) / "report.html", hide_sequences=self.hide_sequences)
-        terminal.say(f"report: {page}")
+        terminal.say(*written, f"report: {page}")
         return 0 if any(entry.row is not None for entry in found.entries if entry.name != found.baseline) else 2
 
 

@@ -121,7 +121,7 @@ class Features(Value):
 def wanted(sequences: Sequences, inputs: str | None) -> list[str]:
     """The names that ``inputs`` means. DataError where one is no channel of these sequences."""
     timed = sequences.times() is not None
-    names = [name.strip() for name in (inputs or "").split(",") if name.strip()]
+    names = list(dict.fromkeys(name.strip() for name in (inputs or "").split(",") if name.strip()))
     if names == [ALL]:
         return [*sequences.channels, *([GAP] if timed and GAP not in sequences.channels else [])]
     for name in names:
@@ -196,29 +196,24 @@ def _columns(channel: Channel, sequences: Sequences) -> np.ndarray:
     words = sequences.channel_symbols(channel.name)
     flat = sequences.channel(channel.name).flat
     if channel.kind == "level":
-        if words is None:
-            words, flat = _as_words(flat)
-        number = {word: at for at, word in enumerate(channel.levels)}
-        at_L = np.array([number.get(word, -1) for word in words], np.int64)[flat] if len(words) else flat
+        known: dict[Any, int] = {word: at for at, word in enumerate(channel.levels)}
+        if words is None:  # new data in which every word looks like a number
+            words, flat = np.unique(flat, return_inverse=True)
+            known = {float(word): at for word, at in reversed(known.items()) if _number(word) is not None}
+        at_L = np.array([known.get(word, -1) for word in words], np.int64)[flat] if len(words) else flat
         return (at_L[:, None] == np.arange(channel.width)).astype(np.float32)
     numbers = flat if words is None else _as_numbers(words)[flat]
     known_L = np.isfinite(numbers)
     return np.stack([np.where(known_L, (numbers - channel.mean) / channel.scale, 0.0), known_L], 1)
 
 
-def _as_words(numbers: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Numbers where training had words: whole ones are written without a point."""
-    unique, codes = np.unique(numbers, return_inverse=True)
-    return [f"{number:g}" for number in unique.tolist()], codes
-
-
 def _as_numbers(words: list[str]) -> np.ndarray:
     """Words where training had numbers: what is no number is missing."""
+    return np.array([_number(word) for word in words], np.float64)
 
-    def number(word: str) -> float:
-        try:
-            return float(word)
-        except ValueError:
-            return float("nan")
 
-    return np.array([number(word) for word in words], np.float64)
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None

@@ -4,7 +4,8 @@
     group       whole groups (users, patients), by first time where there is time, else at random
     random      at random, by seed
     given       a test part that the user names
-    position    fewer than three sequences (a stream, a genome): each is cut, the beginning trains
+    position    fewer than three sequences (a stream, a genome), or series of values that run side by side: each is cut,
+                the beginning trains
 
 A sequence lies wholly in one part, but for ``position``.
 """
@@ -26,6 +27,7 @@ __all__ = ["LeakageReport", "Split", "leakage", "split"]
 How = Literal["auto", "time", "group", "random", "given", "position"]
 FRACTIONS = (0.8, 0.1, 0.1)
 _FEW = 3
+_LONG = 30  # steps of a series whose last tenth is worth a test
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,7 +104,18 @@ def _way(sequences: Sequences, how: How, test: Any) -> How:
         return "position"
     if sequences.groups is not None:
         return "group" if len(set(sequences.groups)) >= _FEW else "random"
-    return "random" if sequences.start_times is None else "time"
+    if sequences.start_times is None:
+        return "random"
+    if not _side_by_side(sequences.start_times):
+        return "time"
+    long = int(np.median(sequences.lengths)) >= _LONG
+    return "position" if long and sequences.kind == "values" and sequences.labels is None else "random"
+
+
+def _side_by_side(times: np.ndarray) -> bool:
+    """True where at least half of the sequences begin at one time: none of them is the past of another."""
+    known = times[~(np.isnan(times) if times.dtype.kind == "f" else np.isnat(times))]
+    return bool(len(known)) and 2 * int(np.unique(known, return_counts=True)[1].max()) >= len(times)
 
 
 def _units(sequences: Sequences, way: How, seed: int) -> tuple[np.ndarray, np.ndarray, str]:

@@ -13,7 +13,7 @@ from seqloom.core.errors import ConfigError, DataError
 from seqloom.core.sizes import Sizes
 from seqloom.data._mapped import LARGE, give_back
 from seqloom.data.examples import Examples
-from seqloom.data.features import Features
+from seqloom.data.features import Features, wanted
 from seqloom.data.sequences import Sequences
 from seqloom.data.splits import LeakageReport, Split, leakage, split
 from seqloom.models._base import Model
@@ -127,6 +127,8 @@ def _divided(source: FileSource, whole: Sequences) -> tuple[Sequences, Split]:
         return whole, split(whole, source.how, source.fractions, seed=source.split_seed)
     if test.kind != whole.kind:
         raise DataError(f"holds {test.kind}, the training file {whole.kind}", file=test.source, mend="Check --test.")
+    inputs = None if source.columns is None else source.columns.inputs
+    wanted(test, ",".join(wanted(whole, inputs)))  # the file that lacks one is named
     given = np.arange(len(whole), len(whole) + len(test))
     joined = Sequences.join([whole, test])
     return joined, split(joined, "given", source.fractions, seed=source.split_seed, test=given)
