@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from seqloom.app import _shares
-from seqloom.app.drift import Profile, told
+from seqloom.app.drift import COARSE, Profile, told
 from seqloom.core.specials import SPECIALS
+from seqloom.data.features import Features
 from seqloom.data.ragged import Ragged
+from seqloom.data.sequences import Sequences
 
 A, UNK = SPECIALS.count, SPECIALS.unk
 
@@ -139,6 +141,80 @@ def test_an_unknown_share_that_the_held_out_part_has_too_is_no_news(whole):
     assert alarms <= 1
 
 
+def test_new_symbols_are_told_where_hardly_any_were_held_out():
+    rng = np.random.default_rng(11)
+    small = Profile.of(drawn(rng, 30, mean=5), drawn(rng, 4, mean=4))
+    assert small.judged < 50
+    given = drawn(rng, 60, mean=5)
+    assert not any("never seen" in said for said in small.warnings(given))
+    new = Ragged(np.full_like(given.flat, UNK), given.offsets)
+    assert small.warnings(new)[0] == "100 % of the symbols were never seen in training"
+    unique = Ragged(np.arange(given.total) + A, given.offsets)
+    assert not any("never seen" in said for said in Profile.of(unique, small_part(given)).warnings(new))
+
+
+def small_part(tokens):
+    return tokens.select(np.arange(3))
+
+
+SOURCES = {
+    "noise": lambda rng, length: rng.normal(size=length),
+    "walk": lambda rng, length: rng.normal(size=length).cumsum(),
+    "heavy": lambda rng, length: rng.standard_t(1.5, size=length),
+    "skewed": lambda rng, length: np.exp(1.5 * rng.normal() + rng.normal(size=length)),
+    "waves": lambda rng, length: np.sin(np.arange(length) / 3 + rng.uniform(0, 6)) + rng.normal(0, 0.01, length),
+    "levels": lambda rng, length: 10 * rng.normal() + rng.normal(size=length),
+}
+
+
+def reached(rng, source, parts, times=1.0):
+    """What is said of the last of three parts of real series, ``times`` as large as they were."""
+    made = [[SOURCES[source](rng, int(rng.geometric(1 / 40)) + 1) for _ in range(count)] for count in parts]
+    made[2] = [own * times for own in made[2]]
+    return judged(made)
+
+
+def judged(made):
+    sequences = [Sequences.of(own) for own in made]
+    features = Features.fit(sequences[0])
+    columns = [features.of(own) for own in sequences]
+    profile = Profile.of(*columns[:2]).with_channels(features, *columns[:2])
+    assert Profile.from_json(json.loads(json.dumps(profile.to_json(), allow_nan=False))) == profile
+    return [said for said in profile.warnings(columns[2], columns=columns[2]) if "lie outside" in said]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("parts", [(300, 40, 5), (25, 3, 1), (25, 3, 60)])
+def test_values_of_the_same_source_are_seldom_called_outside(source, parts):
+    assert sum(bool(reached(np.random.default_rng([seed, *parts]), source, parts)) for seed in range(50)) <= 1
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(("given", "least"), [(1, 12), (300, 17)])
+def test_values_a_hundred_thousand_times_as_large_are_told(source, given, least):
+    """One short series of a source whose series differ a hundredfold among themselves may pass."""
+    seen = sum(bool(reached(np.random.default_rng(seed), source, (100, 10, given), 1e5)) for seed in range(20))
+    assert seen >= least
+
+
+def test_how_far_outside_is_told_in_the_data_s_own_units():
+    rng = np.random.default_rng(12)
+    train, held_out = ([rng.uniform(10, 20, 30) for _ in range(count)] for count in (50, 8))
+    train[0][:2] = 10, 20
+    (said,) = judged([train, held_out, [np.array([15.0, 400.0, 15.0, -3.0])]])
+    assert said == "2 of 4 numbers of 'value' lie outside what training saw: -3 to 400, there 10 to 20"
+
+
+def test_one_long_series_may_go_on_but_not_far_beyond():
+    false, seen = 0, 0
+    for seed in range(50):
+        whole = SOURCES["walk"](np.random.default_rng(seed), 1500)
+        false += bool(judged([[whole[:1200]], [whole[1200:1350]], [whole[1350:]]]))
+        seen += bool(judged([[whole[:1200]], [whole[1200:1350]], [1e5 * whole[1350:]]]))
+    assert false <= 1
+    assert seen == 50
+
+
 def test_long_sequences_are_told_where_the_tail_of_training_does_not_reach(profile):
     longest = profile.lengths[-1]
     said = profile.warnings(Ragged.of([[A, A + 1, A + 2] * longest]))
@@ -195,7 +271,8 @@ def test_little_is_no_ground_for_a_word(profile):
     for given in (Ragged.of([]), Ragged.of([[]]), Ragged.of([[UNK, A]]), Ragged.of([[A + 3] * 20])):
         assert profile.warnings(given, Ragged(np.ones(given.total), given.offsets)) == []
     empty = Profile.of(Ragged.of([]), Ragged.of([]), bits=Ragged.of([], np.float64))
-    assert empty.warnings(drawn(np.random.default_rng(0), 50), scored(np.random.default_rng(0), 50)) == []
+    said = empty.warnings(drawn(np.random.default_rng(0), 50), scored(np.random.default_rng(0), 50))
+    assert said == [COARSE]
 
 
 def test_a_profile_is_small_and_survives_its_file(profile):
@@ -205,6 +282,8 @@ def test_a_profile_is_small_and_survives_its_file(profile):
     assert told([]) == []
     assert told(["31 % of ..."], "m")[0] == "warning: 31 % of ..."
     assert "--from m" in told(["31 % of ..."], "m")[1]
+    assert "--from" not in told(["31 % of ..."], "m", network=False)[1]
+    assert told([COARSE]) == [f"note: {COARSE}"]
 
 
 def test_a_million_symbols_are_judged_at_once(profile):

@@ -15,6 +15,11 @@ WRITERS = (
     "mkdir",
     "mkstemp",
     "NamedTemporaryFile",
+    "save",
+    "savez",
+    "savez_compressed",
+    "save_file",
+    "tofile",
 )
 ALLOWED = {
     "core/files.py": "the layer itself",
@@ -23,7 +28,7 @@ ALLOWED = {
     "training/checkpoint.py": "writes into the part that the layer gave it",
     "cli/_terminal.py": "the same, by polars",
     "data/sequences.py": "the same, by Arrow",
-    **{f"data/readers/{name}.py": "the same" for name in ("fasta", "npy", "recbole", "table", "text", "xes")},
+    **{f"data/readers/{name}.py": "the same" for name in ("fasta", "midi", "npy", "recbole", "table", "text", "xes")},
 }
 FOLDERS = ("testing",)  # checks of parts write into folders of their own
 
@@ -47,7 +52,8 @@ def writes(text: str) -> list[str]:
 
 
 def _is_files(node: ast.expr) -> bool:
-    return ast.unparse(node) in ("checkpoint", "files")
+    """True for the layer, a model, which saves itself by it, and blocks that wait in a folder of their own."""
+    return ast.unparse(node) in ("checkpoint", "files", "fitted", "held")
 
 
 @pytest.mark.parametrize("path", sorted(SRC.rglob("*.py")), ids=lambda path: path.relative_to(SRC).as_posix())
@@ -59,7 +65,19 @@ def test_writes_go_through_the_layer(path):
 
 @pytest.mark.parametrize(
     "text",
-    ["open(p, 'w')", "p.open('ab')", "p.write_text(x)", "pa.OSFile(p, 'wb')", "frame.write_csv(p)", "p.mkdir()"],
+    [
+        "open(p, 'w')",
+        "p.open('ab')",
+        "p.write_text(x)",
+        "pa.OSFile(p, 'wb')",
+        "frame.write_csv(p)",
+        "p.mkdir()",
+        "song.save(str(p))",
+        "np.savez(p, a)",
+        "torch.save(x, p)",
+        "safetensors.torch.save_file(x, p)",
+        "a.tofile(p)",
+    ],
 )
 def test_the_search_finds_what_it_looks_for(text):
     assert writes(text)

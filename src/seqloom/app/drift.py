@@ -19,26 +19,26 @@ from typing import Any, Self
 import numpy as np
 
 from seqloom.app import _shares
+from seqloom.app._reach import LEAST, UNLIKELY, Reach, Unseen, hill, percent, reaches, unlike
 from seqloom.core.component import Value
 from seqloom.core.rng import generator
 from seqloom.core.specials import SPECIALS
+from seqloom.data.features import Features
 from seqloom.data.ragged import Ragged
 
 SYMBOLS = 256
 """Most symbols whose shares are kept; the others are one bin."""
 SEEN = 20
 """Least count in training of a symbol with a bin of its own: rarer ones were counted high by luck."""
-LEAST = 50
-"""Least symbols and least held-out sequences of a band that anything is said about."""
 BANDS, QUANTILES = 6, 201
-UNLIKELY, ERRORS = 1e-3, 3.29
-"""What must be rarer than this by chance, and the standard errors that it takes."""
+ERRORS = 3.29
+"""Standard errors that chance goes beyond once in 1000 times."""
 SMALL = 0.002
 """Bits of divergence that are never worth a word: a coin that falls 55 to 45."""
-MORE = 0.01
-"""Share of unknown symbols beyond the held-out part's that is worth a word."""
 DIGITS = 4
 """Digits of bits per symbol that count: beyond lies the rounding of batches."""
+
+COARSE = "training held out too few sequences for percentiles, which stay empty"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +78,14 @@ class Profile(Value):
     """Symbols of the held-out part."""
     clumping: float = 1.0
     """How many times more the share of unknown symbols varies between units than with independent symbols."""
+    rare: float = 0.0
+    """Share of the training part's symbols that it holds once."""
     piece: int = 0
     """Symbols of a unit where training had few sequences; 0 = sequences are the units."""
     held_out: tuple[Band, ...] = ()
     """How well the held-out part fitted, from short to long."""
+    channels: tuple[Reach, ...] = ()
+    """Where values, and the inputs beside symbols, lay."""
 
     @classmethod
     def of(cls, train: Ragged, held_out: Ragged | None = None, *, bits: Ragged | None = None) -> Self:
@@ -99,7 +103,7 @@ class Profile(Value):
             "sequences": len(train),
             "symbols": train.total,
             "lengths": tuple(int(length) for length in quartiles),
-            "tail": _tail(lengths_N, quartiles[3]),
+            "tail": round(hill(lengths_N, max(quartiles[3], 1)), DIGITS),
             "piece": piece,
             "held_out": () if bits is None else _bands(bits),
         }
@@ -112,9 +116,20 @@ class Profile(Value):
         borders = _shares.units(held_out.offsets, piece)
         clumping = _shares.clumping(_shares.sums(unknown_L, borders), np.diff(borders))
         judged: dict[str, Any] = {"unknown": int(unknown_L.sum()), "judged": held_out.total}
-        profile = cls(**common, **shares, **judged, clumping=round(clumping, DIGITS))
+        rare = round(float((np.bincount(train.flat) == 1).sum() / max(train.total, 1)), 6)
+        profile = cls(**common, **shares, **judged, rare=rare, clumping=round(clumping, DIGITS))
         apart, by_chance, _ = profile._divergence(held_out)
         return replace(profile, apart=round(apart, 6)) if apart > by_chance else profile
+
+    def with_channels(self, features: Features | None, train: Ragged | None, held_out: Ragged | None) -> Self:
+        """Keep where the channels lay, too.
+
+        Args:
+            features: What they are.
+            train: Their columns in the training part, as ``features`` makes them.
+            held_out: The same of the part that it was judged on.
+        """
+        return replace(self, channels=reaches(features, train, held_out))
 
     def percentile(self, bits_N: Any, count_N: Any) -> np.ndarray:
         """Share of held-out sequences that fit better, 0 to 100 (N,): 99 is odd, 50 is ordinary.
@@ -136,13 +151,19 @@ class Profile(Value):
         return np.where((count_N > 0) & ~np.isnan(bits_N), 100 * got_N, np.nan)
 
     def warnings(
-        self, tokens: Ragged | None, bits: Ragged | None = None, *, name: Callable[[int], str] = str
+        self,
+        tokens: Ragged | None,
+        bits: Ragged | None = None,
+        *,
+        columns: Ragged | None = None,
+        name: Callable[[int], str] = str,
     ) -> list[str]:
-        """What sets data apart from training, in at most four sentences with figures; none = nothing was seen.
+        """What sets data apart from training, in a few sentences with figures; none = nothing was seen.
 
         Args:
             tokens: Ids of the sequences, or their real values; None = only bits are at hand.
             bits: Bits of every predicted symbol.
+            columns: Values and inputs of every step, as the model's features make them.
             name: What to call the symbol of an id.
         """
         said: list[str | None] = []
@@ -152,23 +173,18 @@ class Profile(Value):
             said.append(self._longer(tokens.lengths))
             if _are_symbols(tokens):
                 said.append(self._other_shares(tokens, name))
+        if columns is not None:
+            said += unlike(self.channels, columns, self.piece)
         if bits is not None:
             said.append(self._other_fit(bits))
         return [sentence for sentence in said if sentence is not None]
 
     def _new_symbols(self, tokens: Ragged) -> str | None:
-        unknown_L = tokens.flat == SPECIALS.unk
-        found, of = int(unknown_L.sum()), tokens.total
-        if not found or of < LEAST or self.judged < LEAST:
+        usual = Unseen(found=self.unknown, of=self.judged, clumping=self.clumping, rare=self.rare)
+        shares = usual.shares(tokens.flat == SPECIALS.unk, _shares.units(tokens.offsets, self.piece))
+        if shares is None or not self.symbols:
             return None
-        borders = _shares.units(tokens.offsets, self.piece)
-        own = _shares.clumping(_shares.sums(unknown_L, borders), np.diff(borders))
-        clumps = max(self.clumping, own)
-        by_chance = _shares.tail(found / clumps, (found + self.unknown) / clumps, of / (of + self.judged))
-        share, usual = found / of, self.unknown / self.judged
-        if share < usual + MORE or by_chance > UNLIKELY:
-            return None
-        return f"{_percent(share)} of the symbols were never seen in training ({_percent(usual)} in its held-out part)"
+        return f"{percent(shares[0])} of the symbols were never seen in training{usual.beside(shares[1])}"
 
     def _longer(self, lengths_N: np.ndarray) -> str | None:
         """Speaks where so many would hardly be beyond all of training, or one is beyond what the tail allows."""
@@ -213,11 +229,13 @@ class Profile(Value):
         split = f", its held-out part {self.apart:.2g}" if self.apart else ""
         return (
             f"the symbols come in other shares than in training: {apart:.2g} bits apart (Jensen-Shannon), by chance "
-            f"at most {by_chance:.2g}{split}; {name(self.ids[most])!r} is {_percent(usual + change_K[most])} of them, "
-            f"there {_percent(usual)}"
+            f"at most {by_chance:.2g}{split}; {name(self.ids[most])!r} is {percent(usual + change_K[most])} of them, "
+            f"there {percent(usual)}"
         )
 
     def _other_fit(self, bits: Ragged) -> str | None:
+        if not self.held_out:
+            return COARSE if bits.total else None
         borders = _shares.units(bits.offsets, self.piece)
         count_U = np.diff(borders)
         percentile_U = self.percentile(_shares.sums(bits.flat, borders) / np.maximum(count_U, 1), count_U)
@@ -247,22 +265,21 @@ class Profile(Value):
         return np.maximum(1 - np.abs(np.arange(len(centre_B))[:, None] - at_N), 0)
 
 
-def told(warnings: Sequence[str], model: str = "MODEL") -> list[str]:
-    """The sentences as lines for stderr, and what to do about them."""
-    if not warnings:
-        return []
-    mend = f"to go on from it on data like these: seqloom fit FILE --from {model}; for new symbols fit a new one"
-    return [*(f"warning: {sentence}" for sentence in warnings), mend]
+def told(warnings: Sequence[str], model: str = "MODEL", *, network: bool = True) -> list[str]:
+    """The sentences as lines for stderr, and what to do about them; only a network can go on from where it is."""
+    lines = [f"{'note' if sentence == COARSE else 'warning'}: {sentence}" for sentence in warnings]
+    if all(sentence == COARSE for sentence in warnings):
+        return lines
+    if not network:
+        return [*lines, "for data like these fit a new model on them and the old ones together: seqloom fit FILE"]
+    return [
+        *lines,
+        f"to go on from it on data like these: seqloom fit FILE --from {model}; for new symbols fit a new one",
+    ]
 
 
 def _are_symbols(ragged: Ragged) -> bool:
     return ragged.values.dtype.kind in "iu" and ragged.values.ndim == 1
-
-
-def _tail(lengths_N: np.ndarray, quartile: float) -> float:
-    """Hill's estimate of how heavy the tail of lengths is: 0 where all are equal."""
-    above = lengths_N[lengths_N > quartile]
-    return round(float(np.log(above / max(quartile, 1)).mean()), DIGITS) if len(above) else 0.0
 
 
 def _seen(train: Ragged, piece: int) -> dict[str, Any]:
@@ -343,8 +360,3 @@ def _ranks(bits_N: np.ndarray, band: Profile.Band) -> np.ndarray:
     tied_N = (share_Q[np.minimum(low_N, last)] + share_Q[np.maximum(high_N - 1, 0)]) / 2
     between_N = np.interp(bits_N, value_Q, share_Q, left=0.0, right=1.0)
     return np.where(high_N > low_N, tied_N, between_N)
-
-
-def _percent(share: float) -> str:
-    """Two digits that count: 31 %, 2.1 %, 0.031 %."""
-    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"

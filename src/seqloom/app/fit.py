@@ -161,7 +161,8 @@ def _profile(data: Prepared, got: Judgement) -> Profile:
     raw = [one.tokens if one.tokens is not None else one.values for one in (data.train, test)]
     if raw[0] is None:
         raise ConfigError("data without symbols and values have no profile")
-    return Profile.of(raw[0], raw[1], bits=got.each)
+    profile = Profile.of(raw[0], raw[1], bits=got.each)
+    return profile.with_channels(data.features, data.train.values, test.values)
 
 
 def _count(run: Run, data: Prepared, progress: Progress) -> tuple[Engine, Trained]:

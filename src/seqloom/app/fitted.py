@@ -19,6 +19,7 @@ from seqloom.app._engines import BITS, Blueprint, Engine
 from seqloom.app._folder import CONFIG, METRICS, RUN, VOCABULARY, WEIGHTS
 from seqloom.app._generate import generate
 from seqloom.app._nearest import nearest
+from seqloom.app._reach import lacking
 from seqloom.app._values import ValueEngine
 from seqloom.app.data import in_pieces, sequences_of
 from seqloom.app.device import device_named
@@ -111,16 +112,25 @@ class Fitted:
             50 is ordinary and 99 is odd. Task classify, for data with labels: ``id, label, class, bits`` (of the true
             class; a class that training never saw costs infinity).
         """
+        return self._scored(data)[0]
+
+    def scored(self, data: Any) -> tuple[pl.DataFrame, list[str]]:
+        """What ``score`` says, and the warnings, which then know the fit as well."""
+        frame, bits = self._scored(data)
+        return frame, self.warnings(data, bits)
+
+    def _scored(self, data: Any) -> tuple[pl.DataFrame, Ragged | None]:
         asked, examples = self._encoded(data)
         if self.task == "classify":
-            return _answers.class_bits(self.engine, asked, examples)
-        total_N, count_N = _answers.sums(bits_of(self.engine.score(examples)[0]))
+            return _answers.class_bits(self.engine, asked, examples), None
+        bits = bits_of(self.engine.score(examples)[0])
+        total_N, count_N = _answers.sums(bits)
         counted, each = ("values", "bits_per_value") if self.predicts_values else ("symbols", "bits_per_symbol")
         mean_N = total_N / np.maximum(count_N, 1)
         columns = {"id": asked.ids, counted: count_N, "bits": total_N, each: mean_N}
         if self.profile is not None:
             columns["percentile"] = self.profile.percentile(mean_N, count_N)
-        return pl.DataFrame(columns, schema_overrides={"id": pl.String})
+        return pl.DataFrame(columns, schema_overrides={"id": pl.String}), bits
 
     def surprise(self, data: Any) -> pl.DataFrame:
         """Bits of every single symbol: ``id, position, symbol, bits``; where in a sequence it gets odd.
@@ -309,17 +319,13 @@ class Fitted:
         """Read data as those were read that the model was trained on."""
         return sequences_of(data, like=self.run.data)
 
-    def warnings(self, data: Any) -> list[str]:
-        """What sets data apart from those of the training, in sentences; none = nothing was seen."""
+    def warnings(self, data: Any, bits: Ragged | None = None) -> list[str]:
+        """What sets data apart from those of the training, in sentences; ``bits`` of every symbol tell of the fit."""
         asked, examples = self._encoded(data)
-        said = []
-        features = self.engine.blueprint.features
-        if features is not None and (lacking := features.missing(asked)):
-            said.append(f"these data lack {', '.join(lacking)}, which the model reads beside each symbol")
-        if getattr(self.run.data, "columns", None) and self.run.data.columns.time and asked.times() is None:
-            said.append("these data have no time: events are taken in the order in which they stand")
-        own = examples.tokens if examples.tokens is not None else examples.values
-        return said if self.profile is None else [*said, *self.profile.warnings(own, name=self._symbol)]
+        said = lacking(self.engine.blueprint.features, getattr(self.run.data, "columns", None), asked)
+        own = examples.values if examples.tokens is None else examples.tokens
+        found = self.profile
+        return said + (found.warnings(own, bits, columns=examples.values, name=self._symbol) if found else [])
 
     @property
     def learnt(self) -> Learnt:

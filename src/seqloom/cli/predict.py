@@ -34,10 +34,11 @@ class Predict:
         terminal = Terminal(as_json=self.json)
         from seqloom.app.drift import told
         from seqloom.app.fitted import load
+        from seqloom.app.plan import is_neural
 
         fitted = load(self.model, device=self.device)
         asked = fitted.read(self.file)
         terminal.frame(fitted.predict(asked, top=self.top, horizon=self.horizon), self.to)
-        for line in told(fitted.warnings(asked), self.model):
+        for line in told(fitted.warnings(asked), self.model, network=is_neural(fitted.run.model)):
             terminal.note(line)
         return 0

@@ -37,14 +37,18 @@ class Score:
             raise ConfigError(f"--odd must be 0 (all) or above, not {self.odd}")
         from seqloom.app.drift import told
         from seqloom.app.fitted import load
+        from seqloom.app.plan import is_neural
 
         fitted = load(self.model, device=self.device)
         asked = fitted.read(self.file)
-        frame = fitted.surprise(asked) if self.symbols else fitted.score(asked)
+        if self.symbols:
+            frame, warnings = fitted.surprise(asked), fitted.warnings(asked)
+        else:
+            frame, warnings = fitted.scored(asked)
         if self.odd:
             measure = next((name for name in frame.columns if name.startswith("bits_per_")), "bits")
             frame = frame.sort(measure, descending=True, maintain_order=True).head(self.odd)
         terminal.frame(frame, self.to)
-        for line in told(fitted.warnings(asked), self.model):
+        for line in told(warnings, self.model, network=is_neural(fitted.run.model)):
             terminal.note(line)
         return 0

@@ -1,5 +1,6 @@
 import io
 import sys
+from pathlib import Path
 
 import mido
 import numpy as np
@@ -52,6 +53,21 @@ def performance():
     ):
         log.table = _build.put(log.table, CHANNEL + name, _build.listed(pa.array(np.array(values, float)), offsets))
     return log
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.mid"
+    path.write_bytes(b"old")
+
+    def breaks(self, name):
+        Path(name).write_bytes(b"MThd")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mido.MidiFile, "save", breaks)
+    with pytest.raises(DataError, match=r"a\.mid: no space is left"):
+        Midi().write(performance(), path)
+    assert path.read_bytes() == b"old"
+    assert [item.name for item in tmp_path.iterdir()] == ["a.mid"]
 
 
 def test_contract(tmp_path):

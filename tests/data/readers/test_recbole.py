@@ -98,7 +98,11 @@ def test_tokens_with_spaces_stay_whole(tmp_path):
         (inter([*ROWS, ("u", "i", "1", "")]), {}, "row 5: there is no time"),
         (inter([*ROWS, ("", "i", "1", "1")]), {}, "row 5: the column 'user_id' is empty"),
         (inter([*ROWS, ("u", "i", "1", "1", "2")]), {}, "row 5: a row has 5 columns"),
-        (inter(ROWS), {"event": "page"}, r"row 1: there is no column 'page' \(asked for by --event\).*rating"),
+        (
+            inter(ROWS),
+            {"event": "page"},
+            r"row 1: there is no column 'page' \(asked for by --event, or by the model.*\).*rating",
+        ),
         (inter(ROWS), {"text": "page"}, "--text means nothing"),
         ("user_id:token\titem\n1\t2\n", {}, r"row 1: a column of the header has no type \(found 'item'\)"),
         ("a:token\ta:float\n1\t2\n", {}, r"row 1: two columns have one name"),
@@ -134,6 +138,12 @@ def test_broken_bytes_are_sequences_or_an_error_with_a_mend(tmp_path_factory, da
     path.write_bytes(broken)
     words = error_of(path)
     assert words is None or str(path) in words
+
+
+def test_quotes_are_letters_where_no_field_begins_with_one(tmp_path):
+    path = tmp_path / "a.inter"
+    path.write_text('user_id:token\titem_id:token\nu\t5" pipe\nu\tx\n')
+    assert read(path).sequence(0) == ['5" pipe', "x"]
 
 
 def test_only_events_can_be_interactions(tmp_path):

@@ -101,7 +101,7 @@ def test_a_column_called_event_makes_symbols(tmp_path):
         ("unique_id,ds,y\na,1,2\na,2,nan\n", {}, r"row 3: .*no finite number \(found 'nan'\). Fill the gap"),
         ("unique_id,ds,y\na,1,-inf\n", {}, r"row 2: .*no finite number \(found '-inf'\)"),
         ("unique_id,ds,y\na,1,2\n,2,3\n", {}, "row 3: the column 'unique_id' is empty"),
-        ("a,b\n1,2\n", {"value": "c"}, r"no column 'c' \(asked for by --value\)"),
+        ("a,b\n1,2\n", {"value": "c"}, r"no column 'c' \(asked for by --value, or by the model's training data\)"),
         ("a,b\n1,2\n", {"value": "a", "event": "b"}, "--value and --event exclude each other"),
         (
             "patient,time,test,value\n1,2,hb,3.5\n",

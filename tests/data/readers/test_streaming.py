@@ -107,6 +107,16 @@ def test_blocks_of_any_size_give_what_the_whole_table_gives(tmp_path_factory, ce
     check(path, Columns(case="case", event="event", label="label"), (1, block))
 
 
+def test_the_first_time_with_two_meanings_is_shown_whatever_the_block(tmp_path):
+    path = tmp_path / "log.csv"
+    days = ["05/05/2024", "01/01/2024", "03/02/2024", "04/02/2024"]
+    path.write_text("case,event,time\n" + "".join(f"a,x,{day}\n" for day in days))
+    told = check(path, Columns(case="case", event="event", time="time"), blocks=(1, 20, 40))
+    assert all(word in told for word in ("row 4", "2024-02-03", "2024-03-02"))
+    path.write_text("case,event,time\na,x,05/05/2024\na,y,01/01/2024\n")
+    assert not isinstance(check(path, Columns(case="case", event="event", time="time")), str)
+
+
 @settings(deadline=None, max_examples=15)
 @given(logs(), st.sampled_from(["json", "parquet"]), st.integers(1, 400))
 def test_other_forms_of_tables_too(tmp_path_factory, cells, form, block):

@@ -1,5 +1,7 @@
+import csv
 import datetime as dt
 import gzip
+import io
 import json
 
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqloom.core.errors import DataError
+from seqloom.data._source import Source
 from seqloom.data.columns import Columns
 from seqloom.data.readers import _order
 from seqloom.data.readers.table import Table
@@ -125,6 +128,10 @@ def test_times_are_read_in_many_ways(tmp_path, times, want):
         ("a,x,2024-01-01\na,y,\n", "row 3: there is no time"),
         ("a,x,soon\n", r"row 2: is no time \(found 'soon'\)"),
         ("a,x,01/02/2024\n", "row 2: times can be read in two ways: .*2024-02-01.* and .*2024-01-02"),
+        (
+            "a,x,01/01/2024\n" * 3 + "a,y,03/02/2024\n",
+            r"row 5: .*two ways: %d/%m/%Y \(2024-02-03 00.* and %m/%d/%Y \(2024-03-02 00.*found '03/02/2024'",
+        ),
         ("a,x,1\n" * 600 + "a,x,late\n", r"row 602: is no number like the times before it \(found 'late'\)"),
         ("a,x,nan\n", "row 2: is no finite time"),
     ],
@@ -142,7 +149,11 @@ def test_bad_times_are_found_by_row_and_value(tmp_path, rows, words):
         ("case,event\na,x\nb,\n", {}, "row 3: the column 'event' is empty.*--event"),
         ("case,event\na,x\nb,y,z\n", {}, "row 3: a row has 3 columns, the header has 2"),
         ('case,event\na,x\nb,"y\n', {}, "row 3: quotes do not match|is no readable table"),
-        ("case,event\na,x\n", {"time": "when"}, r"no column 'when' \(asked for by --time\).*case \(a\), event \(x\)"),
+        (
+            "case,event\na,x\n",
+            {"time": "when"},
+            r"no column 'when' \(asked for by --time, or by the model.*\).*case \(a\), event \(x\)",
+        ),
         ("user,session,item\n1,2,x\n", {}, "2 columns could be the case.*--case user, or --case session"),
         ("case,event,activity\na,x,y\n", {}, "2 columns could be the event.*--event event, or --event activity"),
         ("foo,bar\n1,2\n", {}, r"not clear which column is what.*--case and --event.*--text.*foo \(1\), bar \(2\)"),
@@ -155,6 +166,46 @@ def test_what_is_unclear_or_missing_is_an_error_with_choices(tmp_path, text, col
     with pytest.raises(DataError, match=words) as caught:
         log(text, tmp_path, **columns)
     assert "log.csv" in str(caught.value)
+
+
+def test_quotes_are_letters_where_no_field_begins_with_one(tmp_path):
+    text = 'case,ev"ent,n\na,5" pipe,1\nb,6" x 2 pipe,2\nb,7" pipe,3\n'
+    _, (_, first, _), *rest = csv.reader(io.StringIO(text))
+    path, columns = tmp_path / "log.csv", Columns(case="case", event='ev"ent')
+    for data in (text.encode(), gzip.compress(text.encode())):
+        path.write_bytes(data)
+        for block in (1, 1 << 26):
+            got = Sequences.join(list(Table().batches(Source(path), columns, block=block)))
+            assert as_lists(got) == {"a": [first], "b": [row[1] for row in rest]}
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ('case,event\n"a, b",x\n"c\nd",y\ne,5" pipe\nf,z\n', 5),
+        ('case,event\n"a",x\nb,y\ne,5" pipe\nf,6" pipe\ng,z\n', 4),
+        ('ca"se,event\n"a ""b""",x\n', 1),
+        ('case,event\nd,5"\n"q",5"\n"a",z\n', 2),
+    ],
+)
+def test_a_quote_inside_a_field_is_named_where_others_are_quoted(tmp_path, text, row):
+    mend = 'Double the quote and quote the field: "' + ("ca" if row == 1 else "5") + '""'
+    for block in (1, 1 << 26):
+        (tmp_path / "log.csv").write_text(text)
+        with pytest.raises(DataError, match=f"row {row}: a quote stands inside .*{mend}"):
+            list(Table().batches(Source(tmp_path / "log.csv"), Columns(case="case", event="event"), block=block))
+
+
+def test_columns_of_one_name_are_told_and_refused_where_they_have_a_role(tmp_path):
+    assert "two columns are called 'n': the further one is read as 'n_duplicated_0'" in (
+        log("case,event,n,n\na,x,1,2\n", tmp_path).notes
+    )
+    twins = "case,event,event\na,x,y\n"
+    with pytest.raises(
+        DataError, match=r"row 1: two columns are called 'event'. Rename one.*--event event_duplicated_0"
+    ):
+        log(twins, tmp_path)
+    assert as_lists(log(twins, tmp_path, event="event_duplicated_0")) == {"a": ["y"]}
 
 
 def test_bad_bytes_are_found_by_row(tmp_path):

@@ -1,10 +1,11 @@
 """A table in blocks of whole rows: what is larger than memory is parsed a part at a time.
 
 A block of CSV ends behind the last line break that has an even number of quotes before it, as polars itself counts
-them; the header is put before every block, so that each is a table of the same columns.
+them, or behind the last one where quotes are letters; the header is put before every block, so that each is a table of
+the same columns.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from seqloom.data._source import BOM, Source
+from seqloom.data._source import BOM, Source, unmarked
 from seqloom.data.readers import _frames, _nested
 
 QUOTE, BREAK = b'"', b"\n"
+NO_QUOTE = b"\xff"  # in no text of UTF-8
 
 
 class Blocks:
@@ -37,11 +39,33 @@ class Blocks:
         elif self.form == "jsonl":
             parts = _objects(self.source, size, self._types)
         else:
-            parts = _filled(_separated(self.source, self.form, size))
+            parts = _filled(self._separated(size))
         before = 0
         for frame in _ahead(_nested.without_objects(part, self.source.name) for part in parts):
             yield before, frame
             before += frame.height
+
+    def _separated(self, size: int) -> Iterator[pl.DataFrame]:
+        header = b""
+        for parts in records(self.source.blocks(size), lambda: self._quote is not None):
+            table = b"".join((header, *parts))
+            quote = self._quote if QUOTE in table else '"'
+            if not header:
+                header = table[: _first_row(table, NO_QUOTE if quote is None else QUOTE)]
+            if len(table) == len(header):
+                continue
+            try:
+                frame = pl.read_csv(table, separator=self.form, infer_schema=False, quote_char=quote)
+            except pl.exceptions.PolarsError as error:
+                raise _frames.csv_error(self.source, self.form, error) from error
+            if quote and QUOTE in table:
+                _frames.check_quotes(frame, self.source, self.form)
+            yield frame
+
+    @cached_property
+    def _quote(self) -> str | None:
+        """Asked for at the first quote alone: a file without any is not gone through for it."""
+        return _frames.quote_of(unmarked(self.source, 1 << 24), self.form)
 
     @cached_property
     def _types(self) -> Any:
@@ -91,25 +115,16 @@ def _filled(parts: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
             yield filled
 
 
-def _separated(source: Source, separator: str, size: int) -> Iterator[pl.DataFrame]:
-    header = b""
-    for parts in records(source.blocks(size)):
-        table = b"".join((header, *parts))
-        if not header:
-            header = table[: _first_row(table)]
-        if len(table) == len(header):
-            continue
-        try:
-            yield pl.read_csv(table, separator=separator, infer_schema=False)
-        except pl.exceptions.PolarsError as error:
-            raise _frames.csv_error(source, separator, error) from error
+def records(blocks: Iterator[bytes], quoted: Callable[[], bool] = lambda: True) -> Iterator[list[Any]]:
+    """The same bytes, cut behind rows, each in pieces; a row that is longer than a block makes a longer one.
 
-
-def records(blocks: Iterator[bytes], quote: bytes = QUOTE) -> Iterator[list[Any]]:
-    """The same bytes, cut behind rows, each in pieces; a row that is longer than a block makes a longer one."""
+    ``quoted`` is asked at the first quote: True where a line break between quotes belongs to its field.
+    """
     rest: list[Any] = []
-    odd = False
+    odd, quote = False, QUOTE
     for block in blocks:
+        if quote == QUOTE and QUOTE in block and not quoted():
+            quote = NO_QUOTE
         cut = _last_row(block, quote, odd)
         if cut and not (_blank(block, cut) and all(_blank(part, len(part)) for part in rest)):
             yield [*rest, memoryview(block)[:cut]]
@@ -141,18 +156,18 @@ def _blank(data: bytes, end: int) -> bool:
     return not data[: min(end, 64)].strip(b"\r\n") and not data[:end].strip(b"\r\n")
 
 
-def _first_row(data: bytes) -> int:
+def _first_row(data: bytes, quote: bytes) -> int:
     """Where the first row that is not blank ends."""
     begin = len(data) - len(data.lstrip(b"\r\n"))
     end = data.find(BREAK, begin)
-    while end >= 0 and data.count(QUOTE, begin, end) % 2:
+    while end >= 0 and data.count(quote, begin, end) % 2:
         end = data.find(BREAK, end + 1)
     return end + 1 if end >= 0 else len(data)
 
 
 def _objects(source: Source, size: int, schema: Any) -> Iterator[pl.DataFrame]:
     row = 1
-    for parts in records(source.blocks(size), b"\0"):
+    for parts in records(source.blocks(size), lambda: False):
         data = b"".join(parts).removeprefix(BOM if row == 1 else b"")
         try:
             yield _frames.objects(data, schema)

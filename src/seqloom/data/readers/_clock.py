@@ -5,7 +5,7 @@ iso          they are ISO 8601; a later one that is not sends the column through
 formats      every format that reads the first ones is tried on all: one must be left, or two that agree everywhere
 """
 
-import hashlib
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class Times:
     def _begin(self) -> None:
         self.wrong, self._held, self._height = False, [], 0
         self.pile, self._ways = Pile(np.int64), {}
+        self._apart: dict[tuple[str, str], DataError] = {}
 
     @property
     def stamped(self) -> bool:
@@ -102,8 +103,22 @@ class Times:
             else:
                 self.pile.append(times.view(np.int64))
         else:
+            text = self._offset(text)
             for way in self._ways.values():
-                way.add(rows, self._offset(text))
+                way.add(rows, text)
+            self._tell_apart(rows, text)
+
+    def _tell_apart(self, rows: _events.Rows, text: pl.Series) -> None:
+        """Keep the first value that two ways read differently."""
+        alive = [way for way in self._ways.values() if not way.nulls]
+        for one, other in combinations(alive, 2):
+            pair = one.format, other.format
+            at = None if pair in self._apart else _times.apart(one.block, other.block)
+            if at is not None:
+                ways = [(way.format, way.block[at]) for way in (one, other)]
+                self._apart[pair] = _times.two_ways(ways, rows.source, rows.first + at, text[at])
+        for way in alive:
+            way.block = None  # as large as the block
 
     def _numbers(self, rows: _events.Rows, text: pl.Series) -> None:
         numbers = text.cast(pl.Float64, strict=False)
@@ -136,9 +151,10 @@ class Times:
         if not good:
             self.problems.note((2, 3), min(ways, key=lambda way: way.nulls).problem)
             return
-        if any(way.digest.digest() != good[0].digest.digest() for way in good):
-            self.problems.note((2, 3), _times.two_ways([(way.format, way.first) for way in good], *good[0].place))
-            return
+        for other in good[1:]:
+            if unclear := self._apart.get((good[0].format, other.format)):
+                self.problems.note((2, 3), unclear)
+                return
         self.pile = good[0].pile
 
 
@@ -147,9 +163,7 @@ class _Way:
 
     def __init__(self, format: str) -> None:
         self.format, self.nulls, self.pile = format, 0, Pile(np.int64)
-        self.digest = hashlib.blake2b()
-        self.first: Any = None
-        self.place: Any = None
+        self.block: Any = None
         self.problem: Any = None
 
     def add(self, rows: _events.Rows, text: pl.Series) -> None:
@@ -161,9 +175,6 @@ class _Way:
             self.problem = rows.error("is no time", at, _times.ASK, text[at])
             self.pile = Pile(np.int64)  # frees its file
         self.nulls += nulls
-        if self.place is None:
-            self.first, self.place = times[0], (rows.source, rows.first, text[0])
+        self.block = None if self.nulls else times
         if not self.nulls:
-            numbers = np.ascontiguousarray(_times.microseconds(times).view(np.int64))
-            self.digest.update(numbers.tobytes())
-            self.pile.append(numbers)
+            self.pile.append(np.ascontiguousarray(_times.microseconds(times).view(np.int64)))

@@ -5,14 +5,14 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import polars as pl
 
 from seqloom.core.errors import DataError
-from seqloom.data._source import BOM, Source
+from seqloom.data._source import BOM, Source, unmarked
 
 SEPARATORS = (",", "\t", ";", "|")
 _ARRAY = re.compile(rb"\s*\[\s*\{\s*\"")  # of JSON objects
@@ -60,7 +60,7 @@ def load(source: Source, *, head: bool = False) -> tuple[pl.DataFrame, int, str]
         from seqloom.data.readers._nested import json_array
 
         return json_array(source), 1, form
-    return _separated(source, form, head), 2, form
+    return separated(source, form, head=head), 2, form
 
 
 def known_form(source: Source) -> str:
@@ -74,22 +74,50 @@ def known_form(source: Source) -> str:
     return form
 
 
-def _separated(source: Source, separator: str, head: bool) -> pl.DataFrame:
+def separated(source: Source, separator: str, *, head: bool = False) -> pl.DataFrame:
+    """A table with a separator between its columns, every value a string."""
     options: dict[str, Any] = {"separator": separator, "infer_schema": False, "truncate_ragged_lines": head}
+    path = None if head else source.plain_path()
     try:
-        if head:
-            frame = pl.read_csv(io.BytesIO(_whole_lines(source)), encoding="utf8-lossy", **options)
+        if path is not None:
+            options["quote_char"] = quote_of(unmarked(source, 1 << 24), separator)
+            frame = pl.read_csv(path, **options)
         else:
-            path = source.plain_path()
-            frame = pl.read_csv(path if path is not None else source.content(), **options)
+            data = _whole_lines(source) if head else source.content()
+            options["quote_char"] = quote_of([data.removeprefix(BOM)], separator)
+            frame = pl.read_csv(io.BytesIO(data), encoding="utf8-lossy" if head else "utf8", **options)
     except pl.exceptions.PolarsError as error:
         raise csv_error(source, separator, error) from error
     except OSError as error:
         raise DataError(str(error), file=source.name) from error
+    if options["quote_char"] and not head:
+        check_quotes(frame, source, separator)
     if not frame.height and not head:
+        if found := _broken(source) or _bare_quote(source, separator):  # in the header, it takes in all that follows
+            raise found
         first = _first_line(source)
         raise DataError("has a header but no rows", file=source.name, row=1, value=first, mend="Check how it was made.")
     return frame
+
+
+def quote_of(blocks: Iterable[bytes], separator: str) -> str | None:
+    """What quotes the fields; None where no field begins with a quote, so that all are letters: ``5" pipe``."""
+    begins, before = (b"\n", separator.encode()), b"\n"
+    for block in blocks:
+        if (block[:1] == b'"' and before in begins) or any(begin + b'"' in block for begin in begins):
+            return '"'
+        before = block[-1:]
+    return None
+
+
+def check_quotes(frame: pl.DataFrame, source: Source, separator: str) -> None:
+    """DataError where rows hang together by quotes that are letters: polars may take what is between for one value."""
+    for column in frame:
+        lines = column.filter(column.str.contains("\n", literal=True))
+        if lines.str.contains('"', literal=True).any():
+            if found := _broken(source) or _bare_quote(source, separator):
+                raise found
+            return
 
 
 def csv_error(source: Source, separator: str, error: Exception) -> DataError:
@@ -108,7 +136,26 @@ def csv_error(source: Source, separator: str, error: Exception) -> DataError:
                 return DataError(problem, file=source.name, row=rows.line_num, value=separator.join(row), mend=mend)
     except csv.Error as found:
         return DataError(f"quotes do not match: {found}", file=source.name, row=rows.line_num, mend=SAVE_AGAIN)
+    if bare := _bare_quote(source, separator):
+        return bare
     return DataError(f"is no readable table: {str(error).splitlines()[0]}", file=source.name, mend=SAVE_AGAIN)
+
+
+def _bare_quote(source: Source, separator: str) -> DataError | None:
+    """The error for a quote that is a letter and has no partner in its line, in a file that quotes other fields."""
+    cut, held = re.escape(separator), list[str]()
+    quoted = re.compile(rf'(?:^|(?<={cut}))"[^"]*(?:""[^"]*)*"(?={cut}|\r?\n?\Z)')
+    rows = csv.reader((held.append(line) or line for line in _lines(source)), delimiter=separator)
+    with suppress(csv.Error):  # a field that is too long for it
+        for _ in rows:
+            left = quoted.sub(lambda field: "\n" if "\n" in field[0] else "", "".join(held))
+            held.clear()
+            if any(line.count('"') % 2 for line in left.split("\n")):  # two of them polars reads as they stand
+                value = next(field for field in left.split(separator) if '"' in field).strip("\r\n")
+                problem, again = "a quote stands inside a field that is not quoted", value.replace('"', '""')
+                mend = f'Double the quote and quote the field: "{again}".'
+                return DataError(problem, file=source.name, row=rows.line_num, value=value, mend=mend)
+    return None
 
 
 def _broken(source: Source) -> DataError | None:

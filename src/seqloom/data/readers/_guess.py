@@ -1,5 +1,6 @@
 """Which column means what: by name, else by elimination; where two fit, the user is asked."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -7,12 +8,14 @@ import polars as pl
 
 from seqloom.core.errors import DataError
 from seqloom.data.columns import FLAGS, ROLES, Columns, Guess
+from seqloom.data.readers._named import absent, parts_of
 
 _PEOPLE = ("session", "sessionid", "user", "userid", "customer", "customerid", "patient", "patientid", "visitor", "uid")
 _THINGS = ("orderid", "ticketid", "visitid", "incidentid", "jobid", "runid")
 _OBJECTS = ("item", "itemid", "token", "symbol", "state", "page", "product", "productid", "code", "url")
 _ROW_NUMBERS = ("", "index", "unnamed0", "row", "rownumber")
 _DAYS = ("date", "day", "starttime", "createdat", "ds", "at", "when", "occurredat", "eventdate")
+_TWIN = re.compile(r"(.*)_duplicated_\d+", re.DOTALL)  # what polars calls the second column of one name
 
 # Names by meaning, the surest first. Letters only, so that "Case ID", "case_id" and "case:id" are one name.
 NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -49,8 +52,12 @@ def guess(frame: pl.DataFrame, given: Columns, source: str) -> Guess:
     for role in ROLES:
         for name in columns_of(getattr(given, role), frame):
             if name not in frame.columns:
-                problem = f"there is no column {name!r} (asked for by {FLAGS[role]})"
-                raise DataError(problem, file=source, row=1, mend=f"The columns are {_listing(frame)}.")
+                mend = f"The columns are {_listing(frame)}."
+                raise DataError(absent("column", name, role), file=source, row=1, mend=mend)
+    return _told_twins(_guessed(frame, given, source), frame, source)
+
+
+def _guessed(frame: pl.DataFrame, given: Columns, source: str) -> Guess:
     named = {role: by_name(frame, role, given) for role in NAMES}
     if not named["case"] and surely(named["series"], "series", 2):
         named["case"] = named["series"]
@@ -76,19 +83,25 @@ def guess(frame: pl.DataFrame, given: Columns, source: str) -> Guess:
     )
 
 
+def _told_twins(found: Guess, frame: pl.DataFrame, source: str) -> Guess:
+    """The guess with a word about columns of one name; which of them has a role is not for us to say."""
+    notes = []
+    for second in frame.columns:
+        twin = _TWIN.fullmatch(second)
+        if twin is None or twin[1] not in frame.columns:
+            continue
+        first = twin[1]
+        for role in ROLES:
+            if first in columns_of(getattr(found.columns, role), frame):
+                mend = f"Rename one, or choose the other with {FLAGS[role]} {second}."
+                raise DataError(f"two columns are called {first!r}", file=source, row=1, mend=mend)
+        notes.append(f"two columns are called {first!r}: the further one is read as {second!r}")
+    return replace(found, notes=(*found.notes, *notes)) if notes else found
+
+
 def columns_of(name: str | None, frame: pl.DataFrame) -> list[str]:
     """The column of a name, or the columns of ``"a,b"``."""
-    if name is None:
-        return []
-    if name in frame.columns or "," not in name:
-        return [name]
-    known, parts, found = set(frame.columns), name.split(","), []
-    while parts:  # the longest first, since a name may hold a comma itself
-        widths = (1, *range(len(parts), 1, -1)) if parts[0].strip() in known else range(len(parts), 0, -1)
-        width = next((width for width in widths if ",".join(parts[:width]).strip() in known), 1)
-        found.append(",".join(parts[:width]).strip())
-        parts = parts[width:]
-    return found
+    return [] if name is None else parts_of(name, set(frame.columns))
 
 
 def _events(frame: pl.DataFrame, given: Columns, named: dict[str, list[str]], source: str) -> Guess:

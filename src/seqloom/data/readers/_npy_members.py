@@ -12,11 +12,10 @@ from typing import IO
 import numpy as np
 
 from seqloom.core.errors import DataError
-from seqloom.data._source import Source
+from seqloom.data._source import BOMB_BYTES, BOMB_RATIO, Source
 
 MAGIC, ZIP = b"\x93NUMPY", b"PK\x03\x04"
 MOST_HEADER, MOST_LENGTH = 10_000, 1 << 48
-MOST_UNPACKED, MOST_RATIO = 100 << 20, 500
 _AGAIN = "Save the array again."
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
 
@@ -114,6 +113,6 @@ def _check_sizes(infos: list[zipfile.ZipInfo], packed: int, file: str) -> None:
     sizes = [(info.filename, info.file_size, info.compress_size) for info in infos]
     sizes.append(("the archive", sum(info.file_size for info in infos), packed))
     for name, size, held in sizes:
-        if size > MOST_UNPACKED and size > MOST_RATIO * held:
+        if size > BOMB_BYTES and size > BOMB_RATIO * held:
             problem = f"{name}: {held} bytes would be unpacked to {size}"
             raise DataError(problem, file=file, mend="If that is meant, save it with numpy.savez, not packed.")

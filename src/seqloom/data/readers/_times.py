@@ -51,8 +51,11 @@ def _dates(text: pl.Series, sample: pl.Series, source: str, first_row: int) -> n
     fits = [format for format in formats() if not read_as(sample, format).null_count()]
     whole = [(format, read_as(text, format)) for format in fits]
     good = [(format, times) for format, times in whole if not times.null_count()]
-    if len(good) > 1 and not _same(good):
-        raise two_ways([(format, times[0]) for format, times in good], source, first_row, text[0])
+    for other in good[1:]:
+        at = apart(good[0][1], other[1])
+        if at is not None:
+            ways = [(format, times[at]) for format, times in (good[0], other)]
+            raise two_ways(ways, source, first_row + at, text[at])
     if good:
         return microseconds(good[0][1])
     best = whole or [(format, read_as(text, format)) for format in formats()]
@@ -62,9 +65,15 @@ def _dates(text: pl.Series, sample: pl.Series, source: str, first_row: int) -> n
 
 
 def two_ways(good: list[tuple[str, object]], source: str, row: int, value: object) -> DataError:
-    """The error for formats that both read every time; ``good`` has what each makes of the first."""
-    ways = " and ".join(f"{format} ({time})" for format, time in good[:2])
+    """The error for formats that both read every time; ``good`` has what each makes of the value."""
+    ways = " and ".join(f"{format} ({time})" for format, time in good)
     return DataError(f"times can be read in two ways: {ways}", file=source, row=row, value=value, mend=ASK)
+
+
+def apart(one: pl.Series, other: pl.Series) -> int | None:
+    """Where two readings of the same values differ first: ``01/01/2024`` is one day in both."""
+    differ = one != other
+    return int(differ.arg_max() or 0) if differ.any() else None
 
 
 def _iso(text: pl.Series) -> np.ndarray | None:
@@ -92,10 +101,6 @@ def read_as(text: pl.Series, format: str) -> pl.Series:
     zoned = format.endswith("z")
     times = text.str.to_datetime(format, time_unit="us", strict=False, time_zone="UTC" if zoned else None)
     return times.dt.replace_time_zone(None) if zoned else times
-
-
-def _same(good: list[tuple[str, pl.Series]]) -> bool:
-    return all(times.equals(good[0][1]) for _, times in good[1:])
 
 
 def microseconds(series: pl.Series) -> np.ndarray:

@@ -15,15 +15,12 @@ from seqloom.core.errors import DataError
 from seqloom.data import _build
 from seqloom.data.columns import FLAGS, Columns, Guess
 from seqloom.data.readers import _times
+from seqloom.data.readers._named import parts_of
+from seqloom.data.readers._order import order_of
 from seqloom.data.readers._xes_log import Column, Traces
 from seqloom.data.sequences import CHANNEL, Sequences
 
 _NUMBERS = {"int", "float"}
-
-
-def keys_of(name: str | None) -> list[str]:
-    """The attributes of ``"a,b"``."""
-    return [] if name is None else [part.strip() for part in name.split(",")]
 
 
 def part_of(traces: Traces, guess: Guess, source: str, before: int) -> Sequences:
@@ -31,7 +28,8 @@ def part_of(traces: Traces, guess: Guess, source: str, before: int) -> Sequences
     columns, count = guess.columns, len(traces.lines)
     offsets = np.append(np.asarray(traces.starts, np.int64), count)
     times = _read_times(traces, columns.time, source) if columns.time else None
-    order = None if times is None else _order(times, offsets)
+    trace = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    order = None if times is None else order_of(trace, times)
     taken = None if order is None else pa.array(order)
 
     def grouped(values: pa.Array, *, code: bool = True) -> pa.Array:
@@ -40,7 +38,7 @@ def part_of(traces: Traces, guess: Guess, source: str, before: int) -> Sequences
 
     extra: dict[str, Any] = {role: _of_traces(traces, role, columns, source) for role in ("label", "group")}
     extra["time"] = None if times is None else grouped(pa.array(times), code=False)
-    parts = [_whole(traces, key, "event", source) for key in keys_of(columns.event)]
+    parts = [_whole(traces, key, "event", source) for key in parts_of(columns.event, traces.columns)]
     events = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, "+")
     for key, column in _others(traces.columns, columns):
         values = _values(column, count)
@@ -69,7 +67,7 @@ def complete(part: Sequences, found: dict[str, Column], columns: Columns) -> Seq
 
 
 def _others(found: dict[str, Column], columns: Columns) -> list[tuple[str, Column]]:
-    used = {*keys_of(columns.event), columns.time}
+    used = {*parts_of(columns.event, found), columns.time}
     return [(key, column) for key, column in found.items() if key not in used]
 
 
@@ -128,14 +126,6 @@ def _one_by_one(values: list[str], lines: list[int], error: DataError, source: s
             problem = error.problem if at == error.row else "is no time"
             raise DataError(problem, file=source, row=lines[at], value=value, mend=error.mend) from error
     return times
-
-
-def _order(times: np.ndarray, offsets: np.ndarray) -> np.ndarray | None:
-    """Stable order by trace and time; None where the events have it already."""
-    trace = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    if ((times[1:] >= times[:-1]) | (trace[1:] != trace[:-1])).all():
-        return None
-    return np.lexsort((times, trace))
 
 
 def _is_number(column: Column) -> bool:

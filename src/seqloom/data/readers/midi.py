@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from seqloom.core.errors import DataError, MissingExtra, mend_os_error
+from seqloom.core.errors import DataError, MissingExtra
+from seqloom.core.files import replacing
 from seqloom.data._source import Source
 from seqloom.data.columns import Columns, Guess
 from seqloom.data.readers._base import BLOCK, Reader
@@ -92,10 +93,8 @@ class Midi(Reader):
             file.tracks.append(mido.MidiTrack(_messages(mido, sequences.select([number]), name, path)))
         if file.tracks:
             file.tracks[0].insert(0, mido.MetaMessage("set_tempo", tempo=1_000_000))
-        try:
-            file.save(str(path))
-        except OSError as error:
-            raise mend_os_error(error, path) from error
+        with replacing(Path(path)) as part:
+            file.save(str(part))
 
 
 def _mido() -> Any:

@@ -13,7 +13,7 @@ Source: "numpy.lib.format", in NumPy's reference.
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,12 +22,10 @@ from seqloom.core.files import replacing
 from seqloom.data._source import Source
 from seqloom.data.columns import FLAGS, Columns, Guess, Kind
 from seqloom.data.readers._base import BLOCK, Reader
+from seqloom.data.readers._named import absent
+from seqloom.data.readers._npy_members import MAGIC, ZIP, Member, members
 from seqloom.data.sequences import Sequences
 
-if TYPE_CHECKING:
-    from seqloom.data.readers._npy_members import Member
-
-_MAGIC, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
 _DATA = ("values", "x", "data", "sequences", "texts")
 _NAMES = {
     "label": ("labels", "label", "y"),
@@ -46,21 +44,18 @@ class Npy(Reader):
     def sniff(self, source: Source) -> float:
         """Magic bytes; an archive holds arrays where its first member is one."""
         first = source.head[30 : 30 + int.from_bytes(source.head[26:28], "little")]
-        if source.head.startswith(_MAGIC) or (source.head.startswith(_ZIP) and first.endswith(b".npy")):
+        if source.head.startswith(MAGIC) or (source.head.startswith(ZIP) and first.endswith(b".npy")):
             return 1.0
         return 0.9 if source.suffix in (".npy", ".npz") else 0.0
 
     def guess(self, source: Source, columns: Columns) -> Guess:
         """By names, types and shapes: no array is loaded."""
-        from seqloom.data.readers._npy_members import members
-
         self.refuse(source, columns, but=("event", "value", "text", "time", "label", "group", "id", "stream"))
         return _meaning(source, columns, members(source))[0]
 
     def batches(self, source: Source, columns: Columns, *, block: int = BLOCK) -> Iterator[Sequences]:
         """One batch."""
         from seqloom.data.readers._npy_build import sequences_of
-        from seqloom.data.readers._npy_members import members
 
         self.refuse(source, columns, but=("event", "value", "text", "time", "label", "group", "id", "stream"))
         found = members(source)
@@ -82,16 +77,16 @@ class Npy(Reader):
 
 
 def _meaning(
-    source: Source, columns: Columns, found: dict[str, "Member"]
-) -> tuple[Guess, list["Member"], dict[str, "Member"]]:
+    source: Source, columns: Columns, found: dict[str, Member]
+) -> tuple[Guess, list[Member], dict[str, Member]]:
     """The guess, the arrays of the sequences, and the arrays that belong to them by what they are."""
     if set(found) >= _SPARSE:
         raise DataError("is a sparse matrix", file=source.name, mend="Save its .toarray(), or texts and events.")
     for role in ("event", "value", "text", "time", "label", "group", "id"):
         name = getattr(columns, role)
         if name is not None and name not in found:
-            problem = f"there is no array {name!r} (asked for by {FLAGS[role]})"
-            raise DataError(problem, file=source.name, mend=f"The arrays are {_listing(found)}.")
+            mend = f"The arrays are {_listing(found)}."
+            raise DataError(absent("array", name, role), file=source.name, mend=mend)
     chosen = _chosen(source, columns, found)
     kind = _kind(chosen[0], columns, source)
     if len(chosen) > 1:
@@ -114,7 +109,7 @@ def _meaning(
     return Guess(reader="npy", columns=columns, kind=kind, task=task, notes=tuple(notes)), chosen, parts
 
 
-def _chosen(source: Source, columns: Columns, found: dict[str, "Member"]) -> list["Member"]:
+def _chosen(source: Source, columns: Columns, found: dict[str, Member]) -> list[Member]:
     """The array of the sequences, or all arrays where each is one."""
     asked = [name for name in (columns.value, columns.event, columns.text) if name is not None]
     if len(asked) > 1:
@@ -124,18 +119,18 @@ def _chosen(source: Source, columns: Columns, found: dict[str, "Member"]) -> lis
     if free or len(found) == 1:
         return [found[free[0]] if free else next(iter(found.values()))]
     others = [name for names in _NAMES.values() for name in names]
-    members = [member for name, member in found.items() if name.casefold() not in others]
-    if len(members) == 1:
-        return members
-    alike = {("f" if member.dtype.kind == "f" else "s", *member.shape[1:]) for member in members}
-    plain = all(m.dtype.kind in "fiubUS" and len(m.shape) in (1, 1 + (m.dtype.kind == "f")) for m in members)
-    if len(members) != len(found) or len(alike) != 1 or not plain:
+    left = [member for name, member in found.items() if name.casefold() not in others]
+    if len(left) == 1:
+        return left
+    alike = {("f" if member.dtype.kind == "f" else "s", *member.shape[1:]) for member in left}
+    plain = all(m.dtype.kind in "fiubUS" and len(m.shape) in (1, 1 + (m.dtype.kind == "f")) for m in left)
+    if len(left) != len(found) or len(alike) != 1 or not plain:
         mend = f"Say --value (numbers), --event (symbols) or --text with one of: {_listing(found)}."
         raise DataError("it is not clear which array holds the sequences", file=source.name, mend=mend)
-    return members
+    return left
 
 
-def _kind(member: "Member", columns: Columns, source: Source) -> Kind:
+def _kind(member: Member, columns: Columns, source: Source) -> Kind:
     """What an array holds; what cannot be a sequence is a DataError."""
     kind, axes = member.dtype.kind, len(member.shape)
     problem, mend = None, ""
@@ -165,7 +160,7 @@ def _kind(member: "Member", columns: Columns, source: Source) -> Kind:
     return "text" if text else "symbols"
 
 
-def _shape_notes(array: "Member", kind: Kind, columns: Columns) -> list[str]:
+def _shape_notes(array: Member, kind: Kind, columns: Columns) -> list[str]:
     """How an array is cut into sequences, with the flag that cuts it otherwise."""
     what = f"the array {array.name!r} of {array.dtype} {array.shape}"
     axes, other = len(array.shape), ""
@@ -184,8 +179,8 @@ def _shape_notes(array: "Member", kind: Kind, columns: Columns) -> list[str]:
 
 
 def _parts(
-    columns: Columns, found: dict[str, "Member"], array: "Member", notes: list[str]
-) -> tuple[dict[str, "Member"], dict[str, Any]]:
+    columns: Columns, found: dict[str, Member], array: Member, notes: list[str]
+) -> tuple[dict[str, Member], dict[str, Any]]:
     """What belongs to the sequences: what was asked for, and what has a name that says so and fits."""
     parts: dict[str, Member] = {}
     used: dict[str, Any] = {}
@@ -206,12 +201,12 @@ def _parts(
     return parts, used
 
 
-def _is_cut(found: dict[str, "Member"]) -> bool:
+def _is_cut(found: dict[str, Member]) -> bool:
     cuts = (*_NAMES["offsets"], *_NAMES["lengths"])
     return any(name.casefold() in cuts and _fits("offsets", member, 0) for name, member in found.items())
 
 
-def _count(array: "Member", parts: dict[str, "Member"], columns: Columns) -> int:
+def _count(array: Member, parts: dict[str, Member], columns: Columns) -> int:
     """How many sequences there are."""
     if "offsets" in parts:
         return parts["offsets"].shape[0] - 1
@@ -221,7 +216,7 @@ def _count(array: "Member", parts: dict[str, "Member"], columns: Columns) -> int
     return 1 if (len(array.shape) == 1 and not texts) or columns.stream else array.shape[0]
 
 
-def _fits(role: str, member: "Member", count: int) -> bool:
+def _fits(role: str, member: Member, count: int) -> bool:
     """True where an array can be what its name says; otherwise it is something else and left alone."""
     kind = member.dtype.kind
     if role in ("offsets", "lengths"):
@@ -231,7 +226,7 @@ def _fits(role: str, member: "Member", count: int) -> bool:
     return kind in "iubUS" and member.shape == (count,) and member.dtype.itemsize > 0
 
 
-def _listing(found: dict[str, "Member"]) -> str:
+def _listing(found: dict[str, Member]) -> str:
     shown = [f"{name} ({member.dtype} {member.shape})" for name, member in list(found.items())[:12]]
     return ", ".join(shown) + (f" and {len(found) - 12} more" if len(found) > 12 else "")
 

@@ -19,6 +19,7 @@ from seqloom.core.files import replacing
 from seqloom.data._source import BOM, Source
 from seqloom.data.columns import FLAGS, Columns, Guess
 from seqloom.data.readers._base import BLOCK, Reader
+from seqloom.data.readers._named import absent, parts_of
 from seqloom.data.sequences import Sequences
 
 if TYPE_CHECKING:
@@ -44,10 +45,10 @@ class Recbole(Reader):
         of_users = columns.case is not None or _is_interactions(source, types)
         self.refuse(source, columns, but=("case" if of_users else "id", "event", "time", "label", "group", "inputs"))
         for role in ("case", "event", "time", "label", "group", "id"):
-            for name in _named(getattr(columns, role), types):
+            for name in parts_of(getattr(columns, role), types):
                 if name not in types:
-                    problem = f"there is no column {name!r} (asked for by {FLAGS[role]})"
-                    raise DataError(problem, file=source.name, row=1, mend=f"The columns are {', '.join(types)}.")
+                    mend = f"The columns are {', '.join(types)}."
+                    raise DataError(absent("column", name, role), file=source.name, row=1, mend=mend)
         columns, notes = (_of_interactions if of_users else _of_rows)(source, columns, types)
         task = "classify" if columns.label else "next"
         return Guess(reader="recbole", columns=columns, kind="symbols", task=task, notes=tuple(notes))
@@ -110,13 +111,6 @@ def _tokens(types: dict[str, str], *words: str) -> list[str]:
     return [name for name, kind in types.items() if kind == "token" and any(word in name.casefold() for word in words)]
 
 
-def _named(name: str | None, types: dict[str, str]) -> list[str]:
-    """The column of a name, or the columns of ``"a,b"``."""
-    if name is None:
-        return []
-    return [name] if name in types else [part.strip() for part in name.split(",")]
-
-
 def _of_interactions(source: Source, columns: Columns, types: dict[str, str]) -> tuple[Columns, list[str]]:
     """User, item and time, each the first column whose name says so."""
     notes = ["one row is one interaction"]
@@ -169,24 +163,21 @@ def _first(names: list[str], role: str, source: Source, types: dict[str, str]) -
 
 def _taken(columns: Columns, types: dict[str, str]) -> set[str]:
     roles = ("case", "event", "time", "label", "group", "id")
-    return {name for role in roles for name in _named(getattr(columns, role), types)}
+    return {name for role in roles for name in parts_of(getattr(columns, role), types)}
 
 
 def _frame(source: Source, types: dict[str, str]) -> "pl.DataFrame":
     """All rows: floats as numbers, everything else as it stands."""
     import polars as pl
 
-    from seqloom.data.readers import _frames
+    from seqloom.data.readers import _blocks, _frames
 
-    path = source.plain_path()
+    frame = _frames.separated(source, "\t")
     try:
-        content = path if path is not None else source.content()
-        frame = pl.read_csv(content, separator="\t", infer_schema=False)
         frame.columns = list(types)
     except (pl.exceptions.PolarsError, ValueError) as error:
         raise _frames.csv_error(source, "\t", error) from error
-    while frame.height and all(value is None for value in frame.row(-1)):
-        frame = frame.head(-1)  # blank lines at the end
+    frame = _blocks.without_blank_ends(frame)
     if not frame.height:
         raise DataError("has a header but no rows", file=source.name, row=1, mend="Check how it was made.")
     return frame.with_columns(_numbers(frame[name], source) for name, kind in types.items() if kind == "float")
@@ -210,6 +201,6 @@ def _with_words(frame: "pl.DataFrame", name: str, types: dict[str, str]) -> "pl.
 
     parts = [
         pl.col(part).cast(pl.String).fill_null("").str.extract_all("[^ ]+" if "seq" in types[part] else "(?s).+")
-        for part in _named(name, types)
+        for part in parts_of(name, types)
     ]
     return frame.with_columns(pl.concat_list(parts).alias(name))

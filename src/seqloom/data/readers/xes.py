@@ -24,6 +24,7 @@ from seqloom.core.files import replacing
 from seqloom.data._source import Source
 from seqloom.data.columns import FLAGS, Columns, Guess
 from seqloom.data.readers._base import BLOCK, Reader
+from seqloom.data.readers._named import parts_of
 from seqloom.data.sequences import Sequences
 
 if TYPE_CHECKING:
@@ -143,8 +144,6 @@ def _prologue(data: bytes, log: "Log") -> tuple[int, bool | None]:
 
 def _meaning(source: Source, columns: Columns, log: "Log") -> tuple[Columns, list[str]]:
     """Which attribute is what, and a sentence for each guess."""
-    from seqloom.data.readers._xes_build import keys_of
-
     found, begun = log.traces.columns, bool(log.traces.lines)
     classified = [keys for keys in log.classifiers.values() if keys and set(keys.split()) <= set(found)]
     notes = [f"each trace is one sequence, named by its {columns.id or _NAME} (--id chooses another attribute)"]
@@ -154,20 +153,20 @@ def _meaning(source: Source, columns: Columns, log: "Log") -> tuple[Columns, lis
     if not columns.time and (_TIME in found or not begun):
         columns = replace(columns, time=_TIME)
     for role in ("event", "time"):
-        for key in keys_of(getattr(columns, role)):
+        for key in parts_of(getattr(columns, role), found):
             if begun and key not in found:
                 mend = f"Choose with {FLAGS[role]}: {', '.join(found) or 'they have none at all'}."
                 row = log.traces.lines[0]
                 raise DataError(f"the first events have no attribute {key!r}", file=source.name, row=row, mend=mend)
     notes.append(f"the symbol of an event is its {columns.event} (--event chooses others, joined where they are many)")
     steps = sorted({step for step in found[_STEP].values if step}) if _STEP in found else []
-    if len({step.casefold() for step in steps}) > 1 and _STEP not in keys_of(columns.event):
+    if len({step.casefold() for step in steps}) > 1 and _STEP not in parts_of(columns.event, found):
         all_kept = f"events of every {_STEP} are kept ({', '.join(steps[:5])})"
         notes.append(f"{all_kept}; --event {columns.event},{_STEP} tells them apart")
     notes += [f"the log's classifier {name!r} is --event {','.join(k.split())}" for name, k in log.classifiers.items()]
     told = f"events are ordered by {columns.time} (--time chooses another attribute)"
     notes.append(told if columns.time else "events have no time: they keep the order of the file (--time)")
-    others = [key for key in found if key not in {*keys_of(columns.event), columns.time}]
+    others = [key for key in found if key not in {*parts_of(columns.event, found), columns.time}]
     if others:
         notes.append(f"other attributes of the events are kept as channels: {', '.join(others[:8])}")
     traced = dict.fromkeys(key for attributes in log.traces.attributes for key in attributes)
