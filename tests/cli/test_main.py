@@ -13,7 +13,7 @@ import seqloom
 from seqloom.cli import main
 from seqloom.cli._main import parse, usage, verbs
 from seqloom.core import discovery
-from seqloom.core.errors import ABSENT, MissingExtra
+from seqloom.core.errors import ABSENT, OK, MissingExtra
 
 EXAMPLE = re.compile(r"^\s+(seqloom .+)$", re.M)
 
@@ -45,13 +45,18 @@ def test_verb_shows_its_help_and_an_example(verb, capsys):
     assert f"seqloom {verb}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", verbs())
+# the example of claim trains every claim on the shelf: minutes, and 3 where its data are not installed
+EXAMPLES = [pytest.param(verb, marks=pytest.mark.claim) if verb == "claim" else verb for verb in verbs()]
+
+
+@pytest.mark.parametrize("verb", EXAMPLES)
 def test_example_runs(verb, fitted_flights, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     if verb != "fit":
         shutil.copytree(fitted_flights, "m")
     for example in _examples(verb):
-        assert main(shlex.split(example)[1:]) == 0, capsys.readouterr().err
+        allowed = (OK, ABSENT) if verb == "claim" else (OK,)
+        assert main(shlex.split(example)[1:]) in allowed, capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
