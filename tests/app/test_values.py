@@ -192,3 +192,21 @@ def test_an_input_that_is_no_column_is_refused(tmp_path):
             "gru",
             budget="2steps",
         )
+
+
+def test_a_model_that_reads_no_inputs_says_so_on_its_card(tmp_path):
+    path = tmp_path / "log.csv"
+    echoes(40).write_csv(path)
+    source = FileSource(path=str(path), columns=Columns(case="case", event="event", inputs="tell"))
+    for name, words in (("ngram", "which this model does not read"), ("gru", "scaled by the training part alone")):
+        fit(source, name, budget="2steps", out=tmp_path / name)
+        assert f"numbers: tell, {words}" in (tmp_path / name / "card.md").read_text()
+
+
+def test_a_test_file_that_lacks_an_input_is_the_one_that_is_named(tmp_path):
+    echoes(40).write_csv(tmp_path / "train.csv")
+    echoes(9).drop("tell").write_csv(tmp_path / "later.csv")
+    columns = Columns(case="case", event="event", inputs="tell")
+    source = FileSource(path=str(tmp_path / "train.csv"), test=str(tmp_path / "later.csv"), columns=columns)
+    with pytest.raises(DataError, match=r"later\.csv: there is no input 'tell'"):
+        fit(source, "gru", budget="2steps")
