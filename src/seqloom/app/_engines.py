@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from seqloom.app import _scoring
+from seqloom.app._held import HeldCounts, HeldNetwork
 from seqloom.core.batch import Batch
 from seqloom.core.component import Component, Value
 from seqloom.core.errors import CheckpointError, ConfigError
@@ -124,7 +125,7 @@ class Engine(ABC):
         """Take back what ``tensors`` gave; CheckpointError where it does not fit."""
 
 
-class Network(Engine):
+class Network(HeldNetwork, Engine):
     """A CausalLM or an Encoder."""
 
     def __init__(self, blueprint: Blueprint, model: Any) -> None:
@@ -151,22 +152,8 @@ class Network(Engine):
     def stepper(self) -> Stepper:
         return Predictive(self.model, self.blueprint.unseen)
 
-    @property
-    def parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.model.parameters())
 
-    def tensors(self) -> dict[str, Tensor]:
-        return dict(self.model.state_dict())
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        try:
-            self.model.load_state_dict(dict(tensors))
-        except RuntimeError as error:
-            first = str(error).splitlines()[1:2] or [str(error)]
-            raise CheckpointError(f"the weights do not fit the model of config.json: {first[0].strip()}") from error
-
-
-class Counted(Engine):
+class Counted(HeldCounts, Engine):
     """A classical model of the next symbol."""
 
     def __init__(self, blueprint: Blueprint, model: Any) -> None:
@@ -208,16 +195,6 @@ class Counted(Engine):
     @property
     def stepper(self) -> Stepper:
         return self.model
-
-    @property
-    def parameters(self) -> int:
-        return self.model.held_parameters
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in self.model.arrays().items()}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        self.model.load({name: tensor.numpy() for name, tensor in tensors.items()})
 
     def _groups(self, lines: list[np.ndarray]) -> Iterator[list[int]]:
         """Lines of like lengths together, as many as one block of distributions holds."""

@@ -8,7 +8,7 @@ S samples, Q levels.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from seqloom.app import _scoring
 from seqloom.app._engines import Blueprint, Engine
+from seqloom.app._held import HeldCounts, HeldNetwork
 from seqloom.app._paths import Wanted, sample_paths
-from seqloom.core.errors import CheckpointError, ConfigError
+from seqloom.core.errors import ConfigError
 from seqloom.core.protocols import Stepper
 from seqloom.core.rng import torch_generator
 from seqloom.data.examples import Examples
@@ -76,7 +77,7 @@ class ValueEngine(Engine):
         raise ConfigError("this model predicts real values: decoders choose among symbols")
 
 
-class NetworkOfValues(ValueEngine):
+class NetworkOfValues(HeldNetwork, ValueEngine):
     """A CausalValues."""
 
     def __init__(self, blueprint: Blueprint, model: Any) -> None:
@@ -126,22 +127,8 @@ class NetworkOfValues(ValueEngine):
         wanted = Wanted(steps=steps, temperature=temperature, seed=seed)
         return sample_paths(self.model, examples, wanted, window=self.blueprint.window)[:, 0]
 
-    @property
-    def parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.model.parameters())
 
-    def tensors(self) -> dict[str, Tensor]:
-        return dict(self.model.state_dict())
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        try:
-            self.model.load_state_dict(dict(tensors))
-        except RuntimeError as error:
-            first = str(error).splitlines()[1:2] or [str(error)]
-            raise CheckpointError(f"the weights do not fit the model of config.json: {first[0].strip()}") from error
-
-
-class CountedValues(ValueEngine):
+class CountedValues(HeldCounts, ValueEngine):
     """A classical model of values: normal distributions."""
 
     def __init__(self, blueprint: Blueprint, model: ValueModel) -> None:
@@ -194,16 +181,6 @@ class CountedValues(ValueEngine):
         p_P = torch.rand(len(parameters_PK), generator=rng, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
         middle_P = self._at(parameters_PK, 0.5)
         return middle_P + temperature * (self.head.quantile(parameters_PK, p_P) - middle_P)
-
-    @property
-    def parameters(self) -> int:
-        return self.model.held_parameters
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in self.model.arrays().items()}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        self.model.load({name: tensor.numpy() for name, tensor in tensors.items()})
 
 
 def _normal(mean: np.ndarray, scale: np.ndarray) -> Tensor:

@@ -239,24 +239,27 @@ def compare(
         for number, (entry, run) in enumerate(plans, 1):
             if entry.error:
                 continue
-            shown = _Prefixed(
-                progress, f"{number}/{len(plans)} {entry.name}" + (f" seed {run.seed}" if run.seed else "")
-            )
+            shown = f"{number}/{len(plans)} {entry.name}" + (f" seed {run.seed}" if run.seed else "")
             folder = None if out is None else Path(out) / "arms" / arm_name(entry.name, run)
-            try:
-                entry.arms.append(_arm(entry.name, run, loaded, folder, device, shown))
-            except SeqloomError as error:
-                entry.error, entry.skipped = str(error), isinstance(error, MissingExtra)
-            except (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
-                entry.error = f"{type(error).__name__}: {error}".splitlines()[0]
-                if folder is not None:
-                    with suppress(SeqloomError):  # a full disk may be the very error
-                        checkpoint.write_text(folder / "error.txt", traceback.format_exc())
+            _train(entry, run, loaded, folder, device, _Prefixed(progress, shown))
             if entry.error:
                 progress.note(f"{entry.name} {'is skipped' if entry.skipped else 'failed'}: {entry.error}")
     if kind == "classify":
         entries.append(_majority(loaded))
     return _table(entries, loaded, budget, seeds)
+
+
+def _train(entry: Entry, run: Run, loaded: Loaded, folder: Path | None, device: str, progress: Progress) -> None:
+    """Add an arm to an entry; whatever goes wrong is the entry's own trouble and takes no other with it."""
+    try:
+        entry.arms.append(_arm(entry.name, run, loaded, folder, device, progress))
+    except SeqloomError as error:
+        entry.error, entry.skipped = str(error), isinstance(error, MissingExtra)
+    except (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
+        entry.error = f"{type(error).__name__}: {error}".splitlines()[0]
+        if folder is not None:
+            with suppress(SeqloomError):  # a full disk may be the very error
+                checkpoint.write_text(folder / "error.txt", traceback.format_exc())
 
 
 def arm_name(name: str, run: Run) -> str:
