@@ -51,6 +51,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(no_accelerator)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their size: content may hold the time of day (gzip does), and workers must agree on names."""
+    return f"{argname}{len(val)}" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(autouse=True)
 def seed() -> int:
     """Every test starts from the same random state, in whatever order and worker it runs."""
