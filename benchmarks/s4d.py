@@ -47,7 +47,7 @@ def training(B: int, T: int, D: int) -> Case:
 
     def mixing_alone() -> object:
         layer = layers["paper's layer (GELU, GLU)"]
-        return torch.autograd.grad(layer._after(x), (x, *layer.mixing.parameters()), dy)
+        return torch.autograd.grad(layer.after(x), (x, *layer.after.parameters()), dy)
 
     order = ("no mixing", "GELU, linear", "paper's layer (GELU, GLU)")
     arms = {label: lambda label=label: whole(layers[label]) for label in order}
@@ -72,10 +72,10 @@ def continuing(B: int, T: int, D: int) -> Case:
 def stepping(B: int, D: int) -> Case:
     layer, x = S4D(D, BARE), torch.randn(B, 16, D)
     state = layer(x, layer.initial_state(B))[1]
-    out = state.h_BDN2.clone()
+    out = state.h_BDX.clone()
     arms = {
         "one step": torch.no_grad()(lambda: layer(x[:, :1], state)),
         "16 columns": torch.no_grad()(lambda: layer(x, state)),
-        "copy of the state": lambda: out.copy_(state.h_BDN2),
+        "copy of the state": lambda: out.copy_(state.h_BDX),
     }
     return Case(f"S4D step, no mixing ({B}, 1, {D})", arms, "copy of the state", check, rounds=101)

@@ -16,6 +16,7 @@ for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 import random  # noqa: E402  (the environment comes first)
+import signal  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 
 import hypothesis  # noqa: E402
@@ -24,6 +25,8 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what runs in the background inherits a deaf Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # `ci` repeats the same examples on every machine; `search` looks for new ones: HYPOTHESIS_PROFILE=search make test
 hypothesis.settings.register_profile(

@@ -10,9 +10,10 @@ from seqloom.core.counting import Counter, saved_bytes
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import Layout
 from seqloom.kernels.linear_scan import linear_scan
-from seqloom.mixers.ssm import s4d
-from seqloom.mixers.ssm._diagonal import eigenvalues
-from seqloom.mixers.ssm.s4d import S4D, SHORT
+from seqloom.mixers.ssm import _modes
+from seqloom.mixers.ssm._modes import SHORT
+from seqloom.mixers.ssm._transition import eigenvalues
+from seqloom.mixers.ssm.s4d import S4D
 from seqloom.testing.mixers import check_mixer
 
 signal = pytest.importorskip("scipy.signal")
@@ -84,7 +85,7 @@ def test_float32_equals_scipy_in_float64_at_4096(init, rule):
 def test_kernel_scan_and_step_agree(init, rule):
     mixer, u_BTD = build(init=init, discretisation=rule), torch.randn(2, 50, 3).double()
     with torch.no_grad():
-        log_a_DN, a_DN, c_RDN = mixer.bank.discrete()
+        log_a_DN, a_DN, c_RDN = mixer.bank.discrete()[:3]
         k_DL = mixer.kernel(50)[0]
         conv_BTD = torch.stack([sum(k_DL[:, lag] * u_BTD[:, t - lag] for lag in range(t + 1)) for t in range(50)], 1)
         assert_close(log_a_DN.exp(), a_DN)
@@ -96,8 +97,8 @@ def test_kernel_scan_and_step_agree(init, rule):
         assert_close(scan_BTD, conv_BTD, rtol=1e-10, atol=1e-10)
         assert_close(step_BTD - mixer.skip * u_BTD, conv_BTD, rtol=1e-10, atol=1e-10)
         assert_close(mixer(u_BTD)[0] - mixer.skip * u_BTD, conv_BTD, rtol=1e-10, atol=1e-10)
-        assert_close(torch.view_as_complex(state.h_BDN2).flatten(1), last_BX, rtol=1e-10, atol=1e-10)
-        assert_close(mixer(u_BTD, mixer.initial_state(2))[1].h_BDN2, state.h_BDN2, rtol=1e-10, atol=1e-10)
+        assert_close(torch.view_as_complex(state.h_BDX).flatten(1), last_BX, rtol=1e-10, atol=1e-10)
+        assert_close(mixer(u_BTD, mixer.initial_state(2))[1].h_BDX, state.h_BDX, rtol=1e-10, atol=1e-10)
 
 
 def test_eigenvalues_are_those_of_the_paper():
@@ -132,9 +133,9 @@ def test_what_follows_the_convolution():
     u_BTD = torch.randn(2, 9, 3).double()
     mixer = build(activation="gelu", output="glu")
     bare = build()
-    bare.load_state_dict({name: value for name, value in mixer.state_dict().items() if "mixing" not in name})
+    bare.load_state_dict({name: value for name, value in mixer.state_dict().items() if "map" not in name})
     value, gate = torch.nn.functional.linear(
-        torch.nn.functional.gelu(bare(u_BTD)[0]), mixer.mixing.weight, mixer.mixing.bias
+        torch.nn.functional.gelu(bare(u_BTD)[0]), mixer.after.map.weight, mixer.after.map.bias
     ).chunk(2, -1)
     assert_close(mixer(u_BTD)[0], value * gate.sigmoid())
     assert S4D.Config().activation == "gelu"
@@ -154,13 +155,13 @@ def test_few_and_many_columns_continue_alike(length):
         for row, count in enumerate(lengths_B.tolist()):
             want_BTD, want = by_steps(mixer, x_BTD[row : row + 1, : 7 + count])
             assert_close(got_BTD[row, :count], want_BTD[0, 7:], rtol=1e-10, atol=1e-10)
-            assert_close(after.h_BDN2[row], want.h_BDN2[0], rtol=1e-10, atol=1e-10)
+            assert_close(after.h_BDX[row], want.h_BDX[0], rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("config", S4D.grid()[:3], ids=lambda config: f"{config.init}-{config.discretisation}")
 def test_the_convolution_with_a_state_keeps_the_contract(config, monkeypatch):
     """The contract's few columns take the recurrence; here they take the other way."""
-    monkeypatch.setattr(s4d, "SHORT", 0)
+    monkeypatch.setattr(_modes, "SHORT", 0)
     config = replace(config, state=8)
     check_mixer(config, checks=["continuation", "padding", "packing", "rollback", "gradcheck", "extremes"])
 
@@ -173,7 +174,7 @@ def test_a_short_row_beside_a_long_one_keeps_its_own_state():
         layout = Layout(lengths_B=torch.tensor([5, 4000]))
         state = mixer(u_BTD, mixer.initial_state(2), layout=layout)[1]
         alone = mixer(u_BTD[:1, :5], mixer.initial_state(1))[1]
-    assert_close(state.h_BDN2[:1], alone.h_BDN2)
+    assert_close(state.h_BDX[:1], alone.h_BDX)
     assert state.length_B.tolist() == [5, 4000]
 
 
@@ -227,7 +228,7 @@ def test_initial_outputs_have_the_size_that_the_initialisation_implies():
     """For white inputs E y^2 = skip^2 + sum_l k_l^2 = 1 + 2 sum_n |b|^2 / (1 - |a|^2), as C has unit variance."""
     mixer = S4D(256, S4D.Config(init="lin", **BARE))
     with torch.no_grad():
-        _, a_DN, c_RDN = mixer.bank.discrete()
+        _, a_DN, c_RDN = mixer.bank.discrete()[:3]
         b_DN = (c_RDN / torch.view_as_complex(mixer.bank.readout.double())).abs()[0] / 2
         energy_D = (2 * b_DN**2 / (1 - a_DN.abs() ** 2)).sum(1)
         spread = [float(mixer(torch.randn(4, T, 256))[0][:, -T // 4 :].std()) for T in (4096, 8192)]
