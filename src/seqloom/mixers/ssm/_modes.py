@@ -81,7 +81,10 @@ class Modes(NamedTuple):
 
 
 def expm1(z: Tensor) -> Tensor:
-    """What e^z - 1 is for complex z, exact near 0 too: expm1(x) cos y - 2 sin(y / 2)^2 + i e^x sin y."""
+    """Take e^z - 1 of complex z, exact near 0 too.
+
+    The real part is expm1(x) cos y - 2 sin(y / 2)^2, the imaginary part e^x sin y.
+    """
     less, half = torch.expm1(z.real), z.imag / 2
     sine, cosine = half.sin(), half.cos()
     versed = 2 * sine.square()  # 1 - cos y
