@@ -260,6 +260,18 @@ def test_one_row_many_symbols(tmp_path, text, name, columns):
     assert sequences.sequence(0) in (["a", "b", "c"], ["3", "4"])
 
 
+@pytest.mark.parametrize("end", ["\n", ""])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_first_line_longer_than_the_head_is_read_whole(tmp_path, rows, end):
+    items = [f"s{k % 7}" for k in range(30_000)]
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join(json.dumps({"id": k, "items": items}) for k in range(rows)) + end)
+    assert path.stat().st_size > 1 << 16
+    sequences = read(path)
+    assert len(sequences) == rows
+    assert sequences.sequence(rows - 1) == items
+
+
 def test_a_sequence_column_with_letters_is_text_and_flags_override(tmp_path):
     assert log("id,sequence\n1,ACGTACGTACGT\n", tmp_path).alphabet == "dna"
     assert log("id,sequence\n1,a b c\n", tmp_path, text="sequence").kind == "text"

@@ -36,6 +36,7 @@ def test_simple_smoothing_by_hand():
     np.testing.assert_allclose(scale[0, :, 0] / scale[0, 0, 0], np.sqrt([1, 1.25, 1.5]))
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(("pace", "period"), [((0.4, 0.1, 0, 0.9), 1), ((0.3, 0.05, 0.2, 0.85), 4)])
 def test_means_and_variances_are_those_of_statsmodels_from_the_same_state(pace, period):
     ets = pytest.importorskip("statsmodels.tsa.exponential_smoothing.ets")
@@ -98,3 +99,30 @@ def test_what_cannot_be_is_refused():
     model = paced((0.5, 0, 0, 1))
     with pytest.raises(CheckpointError, match="between 0 and 1"):
         model.load({**model.arrays(), "pace_P4": np.array([[1.5, 0, 0, 1]])})
+
+
+def far_error(model, y, horizon):
+    """Mean squared error of forecasts of up to ``horizon`` steps, from origins a quarter of it apart."""
+    period = int(model.period[0])
+    errors = []
+    for at in range(period, len(y), max(1, horizon // 4)):
+        told = model.ahead(ragged(y[:at]), min(horizon, len(y) - at))[0][0, :, 0]
+        errors.extend((y[at : at + len(told)] - told) ** 2)
+    return np.mean(errors)
+
+
+def test_paces_are_chosen_for_the_steps_that_are_forecast():
+    """A season under a wandering level: following every step is best one step ahead, and bad a season ahead."""
+    rng = np.random.default_rng(3)
+    season = np.tile(3 * np.sin(np.arange(12) * np.pi / 6), 20)
+    noise = rng.normal(size=240)
+    y = season + 10 * np.cumsum(0.02 * noise) + 0.9 * np.convolve(noise, 0.7 ** np.arange(8))[:240]
+    near, far = (
+        ExponentialSmoothing(ONE, ExponentialSmoothing.Config(period=12, horizon=horizon)) for horizon in (1, 12)
+    )
+    for model in (near, far):
+        model.fit(ragged(y))
+    assert far_error(near, y, 1) < far_error(far, y, 1)
+    assert far_error(far, y, 12) < 0.9 * far_error(near, y, 12)
+    with pytest.raises(ConfigError, match="horizon"):
+        ExponentialSmoothing(ONE, ExponentialSmoothing.Config(horizon=0))

@@ -256,10 +256,18 @@ def _no_number(name: str) -> None:
 
 
 def _whole_lines(source: Source) -> bytes:
-    """The head without a line that it cuts; at least the first line."""
+    """The head without a line that it cuts; the first line is never cut."""
     data = source.head
-    cut = data.rfind(b"\n") + 1
-    return data[:cut] if cut and len(data) >= 1 << 16 else data
+    if len(data) < 1 << 16:
+        return data
+    if b"\n" not in data:
+        blocks = []
+        for block in source.blocks(1 << 20):
+            blocks.append(block)
+            if b"\n" in block:
+                break
+        data = b"".join(blocks)
+    return data[: data.rfind(b"\n") + 1] or data
 
 
 def _first_line(source: Source) -> str:
