@@ -104,3 +104,39 @@ def test_the_decays_gradient_is_conjugated() -> None:
         up = linear_scan(a_BTD + step, x_BTD, h_BD)[0].abs().square().sum()
         down = linear_scan(a_BTD - step, x_BTD, h_BD)[0].abs().square().sum()
     assert_close((up - down) / 2e-6, slope_BTD.abs().square().sum(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_a_constant_decay_is_that_decay_everywhere(backend: str, reverse: bool, dtype: torch.dtype) -> None:
+    _, x_BTD, h_BD = draw(2, 35, 5, dtype)
+    a_11D = torch.rand(1, 1, 5, dtype=dtype) * 0.6
+    want = linear_scan.reference(a_11D.expand_as(x_BTD), x_BTD, h_BD, reverse)
+    with use_backend(backend):
+        assert_close(linear_scan(a_11D, x_BTD, h_BD, reverse), want)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_constant_decays_gradient_is_the_sum_over_positions(threads: int, reverse: bool) -> None:
+    """Sums of 128 steps are added up, so that float32 stays good to rounding however long."""
+    _, x_BTD, h_BD = draw(2, 1000, 35)
+    dy_BTD, dlast_BD, a_11D = torch.rand_like(x_BTD), torch.rand_like(h_BD), torch.rand(1, 1, 35).double()
+    y_BTD, _ = linear_scan.reference(a_11D, x_BTD, h_BD, reverse)
+    with use_backend("reference"):
+        whole = linear_scan_backward(dy_BTD, dlast_BD, a_11D.expand_as(x_BTD), y_BTD, h_BD, reverse)
+    want = (whole[0].sum((0, 1), keepdim=True), *whole[1:])
+    inputs = (dy_BTD, dlast_BD, a_11D, y_BTD, h_BD)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for dtype, bound in (torch.float64, 1e-12), (torch.float32, 2e-6):
+            with use_backend("numba_cpu"):
+                got = linear_scan_backward(*(value.to(dtype) for value in inputs), reverse)
+            error = (got[0] - want[0]).abs().max() / want[0].abs().max()
+            assert error < bound
+    finally:
+        torch.set_num_threads(before)
+    with use_backend("numba_cpu"):
+        assert_close(linear_scan_backward(*inputs, reverse)[1:], want[1:])

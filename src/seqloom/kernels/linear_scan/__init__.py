@@ -3,6 +3,8 @@
     h_t = a_t * h_{t-1} + x_t          reverse:  h_t = a_t * h_{t+1} + x_t
 
 Real or complex. A decay of 0 forgets the past (a segment starts), a decay of 1 with x = 0 keeps the state (a pad).
+Decays that are the same at every position of every row come once, (1, 1, D): a third of the memory traffic less, and
+two fifths in the backward pass.
 
 Shapes: B batch, T time, D channels.
 Source: Blelloch, "Prefix sums and their applications", 1990, section 1.4.
@@ -23,14 +25,14 @@ def linear_scan(a_BTD: Tensor, x_BTD: Tensor, h_BD: Tensor, reverse: bool = Fals
     Half precision is accumulated in float32. The last state keeps the precision of ``h_BD``.
 
     Args:
-        a_BTD: decays.
+        a_BTD: decays; (1, 1, D) where they are constant.
         x_BTD: inputs.
         h_BD: state before the first step (after the last column where reversed).
         reverse: run from the last column to the first.
     """
     dtype, last_dtype = torch.promote_types(a_BTD.dtype, x_BTD.dtype), _result(a_BTD, x_BTD, h_BD)
     wide = torch.promote_types(last_dtype, torch.float32)
-    a_TBD, x_TBD, h_BD = a_BTD.to(wide).unbind(1), x_BTD.to(wide).unbind(1), h_BD.to(wide)
+    a_TBD, x_TBD, h_BD = spread(a_BTD, x_BTD).to(wide).unbind(1), x_BTD.to(wide).unbind(1), h_BD.to(wide)
     order, states = (slice(None, None, -1) if reverse else slice(None)), []
     for a_BD, x_BD in zip(a_TBD[order], x_TBD[order], strict=True):
         h_BD = a_BD * h_BD + x_BD
@@ -66,6 +68,14 @@ def examples(rng: torch.Generator, dtype: torch.dtype) -> Iterator[tuple[Tensor 
         for (B, T, D), reverse in zip(sizes, (False, True, False, True, False), strict=True):
             a_BTD, x_BTD = (torch.rand(B, T, D, generator=rng, dtype=kind) for _ in range(2))
             yield a_BTD / (1 + a_BTD.abs().square()), x_BTD, torch.rand(B, D, generator=rng, dtype=kind), reverse
+        for (B, T, D), reverse in (((2, 5, 3), True), ((2, 0, 3), False)):  # constant decays
+            a_BTD, x_BTD = (torch.rand(*shape, generator=rng, dtype=kind) for shape in ((1, 1, D), (B, T, D)))
+            yield a_BTD / (1 + a_BTD.abs().square()), x_BTD, torch.rand(B, D, generator=rng, dtype=kind), reverse
+
+
+def spread(a_BTD: Tensor, x_BTD: Tensor) -> Tensor:
+    """Constant decays at every position, as a view; others as they are."""
+    return a_BTD.expand(*x_BTD.shape[:2], -1) if a_BTD.shape[:2] == (1, 1) else a_BTD
 
 
 @kernel
@@ -76,14 +86,17 @@ def linear_scan_backward(
 
     Its second order is that of this body, which is the scan itself again.
     """
+    constant, a_BTD = a_BTD.shape[:2] != dy_BTD.shape[:2], spread(a_BTD, dy_BTD)
     edge_B1D = torch.ones_like(a_BTD[:, :1])
     next_BTD = torch.cat([edge_B1D, a_BTD[:, :-1]] if reverse else [a_BTD[:, 1:], edge_B1D], 1)
     dx_BTD = linear_scan(next_BTD.conj().resolve_conj(), dy_BTD, dlast_BD, not reverse)[0]
     before_BTD = torch.cat([y_BTD[:, 1:], h_BD[:, None]] if reverse else [h_BD[:, None], y_BTD[:, :-1]], 1)
+    da_BTD = dx_BTD * before_BTD[:, : dx_BTD.shape[1]].conj()
+    da_BTD = da_BTD.sum((0, 1), keepdim=True) if constant else da_BTD
     if not a_BTD.shape[1]:
-        return torch.zeros_like(a_BTD), dx_BTD, dlast_BD.clone(memory_format=torch.contiguous_format)
+        return da_BTD, dx_BTD, dlast_BD.clone(memory_format=torch.contiguous_format)
     first = -1 if reverse else 0
-    return dx_BTD * before_BTD.conj(), dx_BTD, a_BTD[:, first].conj() * dx_BTD[:, first]
+    return da_BTD, dx_BTD, a_BTD[:, first].conj() * dx_BTD[:, first]
 
 
 @linear_scan_backward.shapes

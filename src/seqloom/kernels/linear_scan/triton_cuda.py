@@ -11,8 +11,8 @@ def refuses(*inputs: Tensor | bool) -> str | None:
     kinds = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64, torch.complex128)
     if x_BTD.dtype not in kinds or any(value.dtype != x_BTD.dtype for value in (a_BTD, h_BD)):
         return f"the dtypes {a_BTD.dtype}, {x_BTD.dtype} and {h_BD.dtype} are not one that it serves"
-    if a_BTD.shape != x_BTD.shape or h_BD.shape != x_BTD.shape[::2]:
-        return "the shapes are not (B, T, D), (B, T, D) and (B, D)"
+    if a_BTD.shape not in (x_BTD.shape, (1, 1, x_BTD.shape[-1])) or h_BD.shape != x_BTD.shape[::2]:
+        return "the shapes are not (B, T, D) or (1, 1, D), (B, T, D) and (B, D)"
     if x_BTD.shape[1] < 2 or not x_BTD.numel():
         return "fewer than two steps: a call would cost more than the work"
     return None
@@ -26,7 +26,8 @@ def forward(a_BTD: Tensor, x_BTD: Tensor, h_BD: Tensor, reverse: bool = False) -
         tensors = tuple(torch.view_as_real(value) for value in tensors)
     scan = _complex_scan if x_BTD.is_complex() else _real_scan
     steps, channels = (min(most, triton.next_power_of_2(size)) for most, size in ((STEPS, T), (CHANNELS, D)))
-    scan[(B, triton.cdiv(D, channels))](*tensors, T, D, REVERSE=reverse, STEPS=steps, CHANNELS=channels)
+    sizes = {"CONSTANT": a_BTD.shape != x_BTD.shape, "REVERSE": reverse, "STEPS": steps, "CHANNELS": channels}
+    scan[(B, triton.cdiv(D, channels))](*tensors, T, D, **sizes)
     return y_BTD, last_BD
 
 
@@ -42,7 +43,17 @@ def _complex_compose(ar, ai, xr, xi, br, bi, yr, yi):
 
 @triton.jit
 def _real_scan(
-    a_ptr, x_ptr, h_ptr, y_ptr, last_ptr, T, D, REVERSE: tl.constexpr, STEPS: tl.constexpr, CHANNELS: tl.constexpr
+    a_ptr,
+    x_ptr,
+    h_ptr,
+    y_ptr,
+    last_ptr,
+    T,
+    D,
+    CONSTANT: tl.constexpr,
+    REVERSE: tl.constexpr,
+    STEPS: tl.constexpr,
+    CHANNELS: tl.constexpr,
 ):
     b = tl.program_id(0).to(tl.int64)  # 64-bit before any pointer arithmetic
     d = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -54,7 +65,8 @@ def _real_scan(
         t = T - 1 - step if REVERSE else step
         at = (b * T + t[:, None]) * D + d[None, :]
         inside = (step < T)[:, None] & (d < D)[None, :]
-        a = tl.load(a_ptr + at, mask=inside, other=1.0).to(wide)  # beyond the end the state is kept
+        a_at = 0 * t[:, None] + d[None, :] if CONSTANT else at
+        a = tl.load(a_ptr + a_at, mask=inside, other=1.0).to(wide)  # beyond the end the state is kept
         x = tl.load(x_ptr + at, mask=inside, other=0.0).to(wide)
         product, total = tl.associative_scan((a, x), 0, _compose)
         y = product * h[None, :] + total
@@ -65,7 +77,17 @@ def _real_scan(
 
 @triton.jit
 def _complex_scan(
-    a_ptr, x_ptr, h_ptr, y_ptr, last_ptr, T, D, REVERSE: tl.constexpr, STEPS: tl.constexpr, CHANNELS: tl.constexpr
+    a_ptr,
+    x_ptr,
+    h_ptr,
+    y_ptr,
+    last_ptr,
+    T,
+    D,
+    CONSTANT: tl.constexpr,
+    REVERSE: tl.constexpr,
+    STEPS: tl.constexpr,
+    CHANNELS: tl.constexpr,
 ):
     b = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -78,8 +100,9 @@ def _complex_scan(
         t = T - 1 - step if REVERSE else step
         at = 2 * ((b * T + t[:, None]) * D + d[None, :])
         inside = (step < T)[:, None] & (d < D)[None, :]
-        ar = tl.load(a_ptr + at, mask=inside, other=1.0)
-        ai = tl.load(a_ptr + at + 1, mask=inside, other=0.0)
+        a_at = 2 * (0 * t[:, None] + d[None, :]) if CONSTANT else at
+        ar = tl.load(a_ptr + a_at, mask=inside, other=1.0)
+        ai = tl.load(a_ptr + a_at + 1, mask=inside, other=0.0)
         xr = tl.load(x_ptr + at, mask=inside, other=0.0)
         xi = tl.load(x_ptr + at + 1, mask=inside, other=0.0)
         pr, pi, sr, si = tl.associative_scan((ar, ai, xr, xi), 0, _complex_compose)

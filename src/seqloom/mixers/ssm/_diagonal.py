@@ -40,18 +40,22 @@ class DiagonalBank(nn.Module):
 
     def discrete(self) -> Modes:
         """The modes in discrete time."""
+        log_a_DN, a_DN, b_DN = self.factors()
+        C_RDN = 2 * torch.view_as_complex(self.readout.double())
+        return Modes(log_a_DN, a_DN, C_RDN * b_DN, torch.promote_types(self.step_log.dtype, torch.complex64))
+
+    def factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Log a, a and b (D, N), complex128."""
         dt_D1 = self.step_log.double().exp()[:, None]
         A_DN = torch.complex(-self.decay_log.double().exp(), self.frequency.double())
-        C_RDN = 2 * torch.view_as_complex(self.readout.double())
-        kind = torch.promote_types(self.step_log.dtype, torch.complex64)
         if self.rule == "zoh":
             log_a_DN = dt_D1 * A_DN
             less_DN = expm1(log_a_DN)
-            return Modes(log_a_DN, less_DN + 1, C_RDN * (less_DN / A_DN), kind)
+            return log_a_DN, less_DN + 1, less_DN / A_DN
         half_DN = 0.5 * dt_D1 * A_DN
         top_DN, bottom_DN = 1 + half_DN, 1 - half_DN
         top_DN = torch.where(top_DN == 0, 1e-30, top_DN)  # a = 0 has no logarithm; 1e-30 forgets as well
-        return Modes(top_DN.log() - bottom_DN.log(), top_DN / bottom_DN, C_RDN * (dt_D1 / bottom_DN), kind)
+        return top_DN.log() - bottom_DN.log(), top_DN / bottom_DN, dt_D1 / bottom_DN
 
     def kernels(self, length: int) -> Tensor:
         """K (R, D, L)."""

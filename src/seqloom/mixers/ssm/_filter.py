@@ -128,7 +128,7 @@ class Filter(Mixer):
         h_BDX = None
         with torch.autocast(x_BTD.device.type, enabled=False):
             if state is None:
-                y_BTM = self.convolve(u_BTD)
+                y_BTM = self.rows(u_BTD, layout.lengths_B)
             else:
                 u_BTD = u_BTD.to(self.dtype)
                 y_BTM, h_BDX = self.resume(u_BTD, state.h_BDX, layout.lengths_B)
@@ -137,6 +137,10 @@ class Filter(Mixer):
         if state is None:
             return out_BTD, None
         return out_BTD, replace(state, h_BDX=h_BDX, length_B=layout.advance(state.length_B, length), trail=None)
+
+    def rows(self, u_BTD: Tensor, lengths_B: Tensor | None) -> Tensor:
+        """Whole rows, zeros behind their lengths: the same for all of them, unless a filter asks where a row ends."""
+        return self.convolve(u_BTD)
 
     def convolve(self, u_BTD: Tensor) -> Tensor:
         """The whole sequence from nothing (B, T, M), the skip included."""
