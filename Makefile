@@ -54,6 +54,7 @@ bench: .venv/dev.stamp  ## time everything that is green
 	$(BIN)/python benchmarks/run.py
 
 claims: .venv/base.stamp  ## run the claims whose results are stale
+	$(PIP) $(PIP_FLAGS) -e ".[digits]"
 	$(PIP) --no-deps sequenzo
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/seqloom claim all --stale
 

@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import polars as pl
 import pytest
 
 from seqloom.app.compare import Comparison, Entry, compare
@@ -12,7 +13,9 @@ from seqloom.app.report._details import details, places_of, spread
 from seqloom.app.report._pictures import drawn, grown, pictures
 from seqloom.app.report._sure import inside, sure
 from seqloom.core.errors import ConfigError
+from seqloom.data.ragged import Ragged
 from seqloom.data.sequences import Sequences
+from seqloom.evaluation.by_prefix_length import ByPrefixLength
 from seqloom.models.classical._automaton import Edge
 from seqloom.training.prepare import encoded
 
@@ -182,7 +185,8 @@ def test_the_closer_look_adds_up(found, of_classes):
     seen = details(found)
     best = found.entries[0].arms[0].judgement
     assert sum(place.count for place in seen.places) == best.counted
-    assert sum(place.bits * place.count for place in seen.places) == pytest.approx(best.bits_N.sum())
+    assert sum(place.error * place.count for place in seen.places) == pytest.approx(best.bits_N.sum())
+    assert [place.first for place in seen.places][:3] == [1, 2, 3]
     assert sum(cost.share for cost in seen.costs) == pytest.approx(1)
     assert sum(cost.bits * cost.count for cost in seen.costs) == pytest.approx(best.bits_N.sum())
     assert seen.reliability.count_B.sum() == best.counted
@@ -212,11 +216,33 @@ def test_blanks_can_be_seen():
 
 
 def test_far_positions_share_a_row():
-    position_L = np.tile(np.arange(1, 1001), 2)
-    rows = places_of(position_L, position_L.astype(float))
-    assert len(rows) <= 24
+    position_L = np.tile(np.arange(1, 1001), 30)
+    kept = ByPrefixLength.of(Ragged(position_L.astype(float), np.arange(0, 30_001, 1000)))
+    rows = places_of({"error": kept}, "next")
+    assert len(rows) <= 32
+    assert (rows[0].first, rows[-1].last) == (1, 1000)
     assert [row.first for row in rows[1:]] == [row.last + 1 for row in rows[:-1]]
-    assert sum(row.bits * row.count for row in rows) == pytest.approx(position_L.sum())
+    assert sum(row.error * row.count for row in rows) == pytest.approx(position_L.sum())
+    assert places_of({}, "next") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "title"),
+    [
+        ("found", "Surprise by position"),
+        ("of_values", "Surprise by position"),
+        ("of_forecasts", "Error by steps ahead"),
+        ("of_classes", "Bits by length"),
+    ],
+)
+def test_where_it_is_surprised_is_what_the_comparison_keeps(kind, title, request):
+    one = request.getfixturevalue(kind)
+    seen = details(one)
+    kept = one.by_prefix_length().filter(pl.col("model") == seen.name)
+    shift = kind in ("found", "of_values")
+    assert [place.first for place in seen.places] == (kept["from"] + shift).to_list()
+    assert [place.error for place in seen.places] == kept[:, 5].to_list()
+    assert (title in render(one)) == (len(seen.places) > 1)
 
 
 def test_one_long_sequence_has_its_dearest_stretches():

@@ -171,7 +171,7 @@ def test_a_network_gives_what_never_came_the_mass_of_what_came_once() -> None:
     data = prepare(run, TINY)
     torch.manual_seed(0)
     model = run.model.build(data.sizes).eval()
-    spare = scores.unseen_mass(data)
+    spare = scores.spare_mass(data)
     assert 0 < spare < 1
     for log_QV, target_Q, last_Q in scores.blocks(model, data):
         p_QV = np.exp(log_QV)

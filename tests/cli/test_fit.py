@@ -76,3 +76,20 @@ def test_labels_make_a_classifier(tmp_path, answered):
 def test_a_fit_at_the_default_budget_stays_below_a_minute():
     budgets = [Fit(file="x").budget, signature(fit).parameters["budget"].default]
     assert [parse(budget).seconds for budget in budgets] == [45, 45]
+
+
+def test_a_number_is_told_with_its_unit(tmp_path, called, answered):
+    rows = [f"c{c},{'ab'[c % 2]}{k},2026-01-{1 + c % 28:02d}T{3 * k:02d}:00:00" for c in range(40) for k in range(4)]
+    path = tmp_path / "cases.csv"
+    path.write_text("\n".join(["case,activity,time", *rows]))
+    told = ("--target", "remaining", "--model", "annotated_transitions", "--out", tmp_path / "m")
+    code, out, _ = called("fit", path, *told)
+    assert code == 0
+    assert "mean absolute error (hours) on " in out
+    assert "inside their 80% interval" in out
+    got = answered("predict", tmp_path / "m", path)["rows"]
+    assert {row["unit"] for row in got} == {"hours"}
+    assert [row["prediction"] for row in got] == [0] * 40
+    code, _, err = called("fit", path, "--target", "price", "--out", tmp_path / "n")
+    assert code == 2
+    assert "What can be predicted: remaining" in err

@@ -13,6 +13,7 @@ from seqloom.core.outputs import Outputs
 from seqloom.core.sizes import Sizes
 from seqloom.models.backbone import Backbone, pattern
 from seqloom.models.causal_lm import CausalLM
+from seqloom.models.causal_regression import CausalRegression
 from seqloom.models.causal_values import CausalValues
 from seqloom.models.encoder import Encoder
 from seqloom.objectives._base import Objective, Term
@@ -20,8 +21,9 @@ from seqloom.testing.objectives import check_objective, check_packing, check_spl
 
 BACKBONE = Backbone.Config(width=8, layers=1, mixers=pattern("gru"))
 MODELS = {"classify": Encoder.Config(backbone=BACKBONE), "next_value": CausalValues.Config(backbone=BACKBONE)}
-SYMBOLS = {"vocabulary": 15, "classes": 3}
+SYMBOLS = {"vocabulary": 15, "classes": 3, "targets": 1}
 SIZES = {"next_value": Sizes(channels=2, values=1)}
+MODELS["regress"] = CausalRegression.Config(backbone=BACKBONE)
 NONE = np.zeros(0, np.int32)
 
 
@@ -39,6 +41,8 @@ def test_contract(name: str) -> None:
     config = MODELS.get(name, CausalLM.Config(backbone=BACKBONE))
     model = config.build(SIZES.get(name, Sizes(**SYMBOLS))).double()
     given = examples(values=name in SIZES, symbols=name not in SIZES)
+    if name == "regress":
+        given = [replace(e, labels={"y": np.where(e.tokens == 7, np.nan, e.tokens / 9)}) for e in given]
     check_objective(discovery.get("objectives", name)(), given, lambda batch: model.run(_double(batch)))
 
 
@@ -83,7 +87,7 @@ def test_the_contract_catches_a_model_that_leaks_across_packed_examples() -> Non
     assert torch.is_tensor(leaks(discovery.get("objectives", "next_token")().batch(examples())).logits)
 
 
-@pytest.mark.parametrize("name", ["next_token", "classify", "next_value"])
+@pytest.mark.parametrize("name", ["next_token", "classify", "next_value", "regress"])
 def test_a_second_sequence_is_not_left_out_without_a_word(name: str) -> None:
     first = examples()[0]
     with pytest.raises(ConfigError, match=f"{name} reads one sequence"):

@@ -97,7 +97,7 @@ def test_only_the_most_frequent_words_have_a_column():
 def test_unknown_inputs_are_refused_with_the_known_ones(inputs, says):
     with pytest.raises(DataError, match=says) as found:
         wanted(log(), inputs)
-    assert "cost, who, gap" in str(found.value)
+    assert "cost, who, gap, elapsed" in str(found.value)
 
 
 def test_another_number_of_channels_is_refused():
@@ -121,3 +121,15 @@ def test_words_that_look_like_numbers_in_new_data_are_found_by_their_value():
 
 def test_an_input_that_is_named_twice_goes_in_once():
     assert wanted(log(), "cost, cost,gap") == ["cost", "gap"]
+
+
+def test_time_that_has_passed_is_a_number_of_seconds_and_only_where_it_is_named():
+    whole = log()
+    features = Features.fit(whole, "elapsed")
+    assert [(c.name, c.kind, c.width) for c in features.channels] == [("elapsed", "number", 2)]
+    passed = np.concatenate([own - own[0] for own in whole.times()])
+    rows = features.of(whole).flat
+    np.testing.assert_allclose(rows[:, 1], (passed - passed.mean()) / passed.std(), rtol=1e-6, atol=1e-7)
+    assert rows[:, 2].all()
+    assert "elapsed" not in [channel.name for channel in Features.fit(whole, "all").channels]
+    assert features.missing(Sequences.of([["a"]])) == ("elapsed",)

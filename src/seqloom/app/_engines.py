@@ -3,6 +3,7 @@
     network    softmax of a CausalLM, or the head of an Encoder
     classical  a model of the next symbol
     values     a network or a classical model of real values (app/_values.py)
+    regress    a network or a classical model that tells a number after every event (app/_regress.py)
     bayes      p(class | x) ~ p(class) p(x | class)^s with one classical model a class; s makes it as sure as it may be
 
 Shapes: N sequences, V vocabulary, C classes, D width of a vector.
@@ -31,8 +32,12 @@ from seqloom.core.state import State
 from seqloom.data.examples import Examples
 from seqloom.data.features import Features
 from seqloom.data.ragged import Ragged
+from seqloom.data.target import Target
+from seqloom.evaluation.unseen_mass import unseen_mass
+from seqloom.models.causal_regression import CausalRegression
 from seqloom.models.causal_values import CausalValues
 from seqloom.models.classical._base import CELLS, ClassicalModel
+from seqloom.models.classical._regressor import ClassicalRegressor
 from seqloom.models.classical._values import ValueModel
 from seqloom.training.prepare import Prepared
 from seqloom.training.run import Run
@@ -49,7 +54,7 @@ class Blueprint(Value):
     model: Component.Config
     """The network, or the classical model (of each class)."""
     task: str = "next"
-    """next or classify."""
+    """next, classify or regress."""
     sizes: Sizes = field(default_factory=Sizes)
     """Ends of the model."""
     classes: tuple[str, ...] = ()
@@ -62,6 +67,10 @@ class Blueprint(Value):
     """How values and inputs are scaled."""
     horizon: int = 0
     """Steps ahead that a forecast has; 0 = the next value."""
+    target: Target | None = None
+    """Task regress: the number that is told, its unit and its scale."""
+    margin: float = 0.0
+    """Task regress: by how much, scaled, the central 80 % are widened to hold as many of the validation part."""
 
     def engine(self, device: torch.device | str = "cpu") -> "Engine":
         """The empty model."""
@@ -73,8 +82,13 @@ class Blueprint(Value):
 
 def wrapped(blueprint: Blueprint, model: Any) -> "Engine":
     """The engine of a model, by its kind."""
+    from seqloom.app._regress import CountedRegressor, NetworkRegressor
     from seqloom.app._values import CountedValues, NetworkOfValues
 
+    if isinstance(model, ClassicalRegressor):
+        return CountedRegressor(blueprint, model)
+    if isinstance(model, CausalRegression):
+        return NetworkRegressor(blueprint, model)
     if isinstance(model, ValueModel):
         return CountedValues(blueprint, model)
     if isinstance(model, CausalValues):
@@ -305,9 +319,10 @@ def trained_engine(run: Run, data: Prepared, model: Any) -> Engine:
         sizes=data.sizes,
         classes=data.classes,
         window=run.batch.window,
-        unseen=unseen_mass(data),
+        unseen=unseen_of(data),
         features=data.features,
         horizon=data.horizon,
+        target=data.target,
     )
     return wrapped(blueprint, model)
 
@@ -344,14 +359,13 @@ def _posterior(likelihood_NC: np.ndarray, prior_C: np.ndarray, sharpness: float)
     return joint_NC - np.logaddexp.reduce(joint_NC, axis=1, keepdims=True)
 
 
-def unseen_mass(data: Prepared) -> float | None:
-    """Share of training symbols that were seen once; None where training itself holds <unk>."""
+def unseen_of(data: Prepared) -> float | None:
+    """Mass of a symbol that training never saw; None where training itself holds <unk>."""
     if data.tokenizer is None or data.train.tokens is None:
         return None
     if bool((data.train.tokens.flat == SPECIALS.unk).any()):
         return None
-    counts = np.array(data.tokenizer.vocabulary.counts)
-    return (float((counts == 1).sum()) + 0.5) / (float(counts.sum()) + len(counts) + 1)
+    return unseen_mass(data.tokenizer.vocabulary.counts)
 
 
 def _tokens(examples: Examples) -> Ragged:

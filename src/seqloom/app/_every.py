@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from seqloom import mixers
 from seqloom.app.plan import TRIVIAL, Loaded, check_model
 from seqloom.core import discovery
 from seqloom.core.errors import ConfigError, MissingExtra
@@ -10,7 +11,8 @@ ALL = "all"
 MODELS = ("unigram", "ngram", "lstm", "gru", "attention", "linear_attention", "s4d")
 VALUE_MODELS = ("white_noise", "random_walk", *MODELS[2:])
 FORECAST_MODELS = ("seasonal_naive", "random_walk", "exponential_smoothing", "linear", "gru", "attention", "s4d")
-"""What is compared where nobody names models: on symbols, on real values, and several steps ahead."""
+REGRESS_MODELS = ("median", "annotated_transitions", *MODELS[2:])
+"""What is compared where nobody names models: on symbols, on real values, several steps ahead, and of numbers told."""
 BASELINE = {**TRIVIAL, "classify": "majority"}
 
 
@@ -39,6 +41,8 @@ def chosen(given: list[str], loaded: Loaded, kind: str) -> tuple[list[str], list
 
 def _usual(loaded: Loaded, kind: str) -> tuple[str, ...]:
     """The models for data that nobody named any for."""
+    if kind == "regress":
+        return REGRESS_MODELS
     if not loaded.prepared.sizes.values:
         return MODELS
     if kind == "forecast":
@@ -53,6 +57,9 @@ def _every(loaded: Loaded) -> tuple[list[str], list[str]]:
     notes: list[str] = []
     for shelf in ("recipes", "models/classical", "mixers"):
         for name in discovery.names(shelf):
+            if shelf == "mixers" and (other := vars(mixers.get(name)).get("same_as")):
+                notes.append(f"{name} is left out: with its default options it is {other}")
+                continue
             try:
                 (names if _suits(shelf, name, loaded) else unsuited).append(name)
             except MissingExtra as missing:
@@ -71,7 +78,8 @@ def _suits(shelf: str, name: str, loaded: Loaded) -> bool:
     if shelf == "models/classical":
         if sizes.values and run.task == "classify":
             return False
-        return ("values" if sizes.values else "next") in part.tasks
+        want = "regress" if run.task == "regress" else "values" if sizes.values else "next"
+        return want in part.tasks
     if shelf == "mixers":
         return run.task == "classify" or part.traits(part.Config()).causal in ("exact", "fft")
     return True

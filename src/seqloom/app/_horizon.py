@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from seqloom.app import _by_prefix
 from seqloom.app._values import ValueEngine
 from seqloom.core.errors import ConfigError, DataError
 from seqloom.data.examples import Examples
@@ -84,9 +85,10 @@ def sizes_of_errors(data: Prepared) -> np.ndarray:
     return np.where(own > 0, own, own[-1])
 
 
-def judged(engine: ValueEngine, data: Prepared) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Sums of every measure by origin (N,), ``mase`` first, and how many values they are of (N,)."""
+def judged(engine: ValueEngine, data: Prepared) -> tuple[dict[str, np.ndarray], np.ndarray, _by_prefix.Kept]:
+    """Sums of every measure by origin (N,), ``mase`` first, how many values they are of (N,), and errors by step."""
     found, features = origins(data), _features(data)
+    error_NHP, inside_NHP = np.zeros_like(found.came_NHP), np.zeros_like(found.came_NHP)
     _, told_NHPQ = engine.ahead(found.past, data.horizon, LEVELS)
     mean_P, scale_P = features.moments
     sums = {name: np.zeros(len(found.past)) for name in ("mase", "inside", "smape", "pinball")}
@@ -94,12 +96,15 @@ def judged(engine: ValueEngine, data: Prepared) -> tuple[dict[str, np.ndarray], 
         came_NH, told_NHQ = found.came_NHP[..., channel], told_NHPQ[:, :, channel]
         low_NH, middle_NH, high_NH = np.moveaxis(told_NHQ, -1, 0)
         count_N = (~np.isnan(came_NH)).sum(1)
+        error_NHP[..., channel] = np.abs(came_NH - middle_NH) / found.size_NP[:, channel, None]
+        each_N1 = (one_NH.reshape(-1, 1) for one_NH in (low_NH, high_NH, came_NH))
+        inside_NHP[..., channel] = coverage(*each_N1, each=True).reshape(came_NH.shape)
         sums["mase"] += np.nansum(np.abs(came_NH - middle_NH), 1) / found.size_NP[:, channel]
         sums["inside"] += coverage(low_NH, high_NH, came_NH, each=True) * count_N
         own_NH, target_NH = (one * scale_P[channel] + mean_P[channel] for one in (middle_NH, came_NH))
         sums["smape"] += smape(own_NH, target_NH, each=True) * count_N
         sums["pinball"] += pinball(told_NHQ, came_NH, LEVELS, each=True) * count_N
-    return sums, (~np.isnan(found.came_NHP)).sum((1, 2))
+    return sums, (~np.isnan(found.came_NHP)).sum((1, 2)), _by_prefix.of_horizon(error_NHP, inside_NHP)
 
 
 def remarks(whole: Sequences, data: Prepared) -> list[str]:

@@ -158,6 +158,23 @@ def value_distributions(model: Any, examples: Examples, *, window: int) -> tuple
 
 
 @torch.no_grad()
+def prefix_distributions(model: Any, examples: Examples, *, window: int) -> tuple[Tensor, np.ndarray]:
+    """Distribution of one number after every symbol (L, K), and the offsets of the sequences (N + 1,).
+
+    What is told at a column belongs to the symbol there, one column behind what is predicted of the next one.
+    """
+    rows, pieces, offsets = _pieces(examples, window)
+    found = torch.zeros(int(offsets[-1]), model.head.parameters_each)
+    shifted = [Line(p.sequence, p.begin, p.from_ + 1, p.end + 1) for p in pieces]
+    for group, outputs in answers(model, rows, shifted):
+        own_BTK = outputs["distribution"][:, :, 0].cpu()
+        for row, p in enumerate(group):
+            at = slice(offsets[p.sequence] + p.from_ - 1, offsets[p.sequence] + p.end - 1)
+            found[at] = own_BTK[row, p.from_ - p.begin : p.end - p.begin]
+    return found, offsets
+
+
+@torch.no_grad()
 def next_log_probs(model: Any, examples: Examples, *, window: int, unseen: float | None) -> Tensor:
     """Distribution after each sequence (N, V); only the last window of a longer one is read."""
     out = torch.zeros(len(examples), model.sizes.vocabulary)
@@ -168,8 +185,8 @@ def next_log_probs(model: Any, examples: Examples, *, window: int, unseen: float
 
 @torch.no_grad()
 def next_distributions(model: Any, examples: Examples, *, window: int) -> Tensor:
-    """Distribution of the value after each sequence (N, P, K)."""
-    out = torch.zeros(len(examples), model.sizes.values, model.head.parameters_each)
+    """Distribution of the value, or the number, after each sequence (N, P, K)."""
+    out = torch.zeros(len(examples), model.head.channels, model.head.parameters_each)
     for at, picked in _last(model, examples, window, "distribution"):
         out[at] = picked.cpu()
     return out

@@ -17,11 +17,12 @@ PACKAGES = ("seqloom", "torch", "numpy", "numba", "polars", "pyarrow")
 
 def card(name: str, run: Run, loaded: Loaded, got: Judgement, baseline: Judgement, timing: dict[str, Any]) -> str:
     """The whole card."""
+    target = loaded.prepared.target
     pieces = [
         f"# {name}",
         f"A model of the task *{run.task}*, fitted with seqloom {versions()['seqloom']}.",
         "## How good it is",
-        _results(name, got, baseline),
+        _results(name, got, baseline, None if target is None else target.unit),
         "## Data",
         _bullets(data_lines(run, loaded.prepared, inputs=reads_inputs(run, loaded.prepared)) + loaded.notes),
         "## Leakage",
@@ -78,17 +79,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _results(name: str, got: Judgement, baseline: Judgement) -> str:
+def _results(name: str, got: Judgement, baseline: Judgement, told: str | None = None) -> str:
     trivial = {"classify": "majority", **TRIVIAL}[got.task].replace("_", " ")
     note = {"next": " (end symbol included)", "forecast": " (mean absolute scaled error)"}.get(got.task, "")
-    unit = MEASURES[got.task].replace("_", " ") + note
-    right = "inside the central 80 %" if got.task in ("values", "forecast") else "accuracy"
+    unit = MEASURES[got.task].replace("_", " ") + note if told is None else f"mean absolute error ({told})"
+    right = "inside the central 80 %" if got.task in ("values", "forecast", "regress") else "accuracy"
     rows = [f"| on the test part | {unit} | {right} |", "| --- | ---: | ---: |"]
     rows += [
         f"| {who} | {one.bits:.4f} | {one.accuracy:.1%} |"
         for who, one in ((name, got), (f"{trivial} (trivial)", baseline))
     ]
-    what = {"classify": "sequences", "next": "symbols"}.get(got.task, "values")
+    what = {"classify": "sequences", "next": "symbols", "regress": "prefixes"}.get(got.task, "values")
     counted = f"{got.counted:,} {what}" + (f" from {len(got.bits_N):,} origins" if got.task == "forecast" else "")
     return "\n".join(rows) + f"\n\nJudged on {counted}. {verdict(got, baseline)}"
 
@@ -98,7 +99,7 @@ def verdict(got: Judgement, baseline: Judgement) -> str:
     gain = baseline.bits - got.bits
     if gain <= 0:
         return "It is no better than the trivial answer: there is little to learn here, or the budget was too small."
-    if got.task == "forecast":
+    if got.task in ("forecast", "regress"):
         return f"Its error is {gain / max(baseline.bits, 1e-12):.0%} below that of the trivial answer."
     return f"It saves {gain:.2f} bits ({gain / max(baseline.bits, 1e-12):.0%}) against the trivial answer."
 

@@ -6,15 +6,18 @@ finished is not done again, what was stopped goes on, and a model that fails doe
 
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 
+from seqloom.app import _by_prefix
+from seqloom.app._arm_progress import ArmProgress
 from seqloom.app._every import BASELINE, check_names, chosen
 from seqloom.app.card import data_lines, versions
 from seqloom.app.fit import TIMING, Outcome, check_folder, finish, fit_run
@@ -140,6 +143,11 @@ class Comparison:
         return MEASURES[self.predicts]
 
     @property
+    def unit(self) -> str:
+        """Of the number that is told after every event: hours, or its column; empty for other tasks."""
+        return "" if self.loaded is None or (told := self.loaded.prepared.target) is None else told.unit
+
+    @property
     def baseline(self) -> str:
         """Name of the trivial answer."""
         return BASELINE[self.predicts]
@@ -155,17 +163,33 @@ class Comparison:
         """Everything, ready for JSON."""
         return {
             "task": self.task,
+            **({"unit": self.unit} if self.unit else {}),
             "models": [entry.figures(self.measure) for entry in self.entries],
             "data": self.data,
             "split": self.split,
             "budget": self.budget,
             "seeds": self.seeds,
             "notes": self.notes,
+            "by_prefix_length": self.by_prefix_length().to_dicts(),
         }
+
+    def by_prefix_length(self) -> pl.DataFrame:
+        """How good each model is by how much it had read, early or late in a sequence.
+
+        Returns:
+            ``model, from, to, sequences, symbols, bits, low, high, accuracy``, a row a model and bin of prefix lengths
+            (``evaluation/by_prefix_length.py``): 0 = nothing was read yet. Low and high are over test sequences, or
+            pieces of few long ones, not over seeds. Classes: by the length of the sequence. Forecasts: ``mase`` in
+            place of bits, by steps ahead; numbers: ``mae``. A finished arm of an earlier version has no rows.
+        """
+        arms = {entry.name: entry.arms for entry in self.entries if entry.row is not None}
+        done = {name: _by_prefix.average([arm.judgement.by_prefix for arm in own]) for name, own in arms.items()}
+        return _by_prefix.frame(done, self.measure if self.predicts in ("forecast", "regress") else "bits")
 
     def sentence(self) -> str:
         """The result in plain words."""
         first, unit = self.best, self.measure.replace("_", " ").replace("mase", "mean absolute scaled error")
+        unit = f"mean absolute error ({self.unit})" if self.unit else unit
         if first.row is None or first.row.mean is None:
             return "No model gave every test sequence a finite score."
         text = f"{first.name} is best with {first.row.mean:.3f} {unit}"
@@ -201,8 +225,9 @@ def compare(
     seeds: int = 1,
     out: str | Path | None = None,
     test: str | None = None,
-    head: str = "gaussian",
+    head: str = "auto",
     horizon: int = 0,
+    target: str | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Comparison:
@@ -212,13 +237,15 @@ def compare(
         source: A path, ``sample:NAME``, a FileSource, a frame, lists or arrays.
         models: Recipes, classical models, mixers or hybrids, one or several; the trivial baseline is added. None = a
             choice for symbols or for real values; ``all`` = every one that suits the data.
-        task: next, forecast, classify, or auto: forecast with a horizon, classify where there are labels.
+        task: next, forecast, classify, regress, or auto: forecast with a horizon, regress with a target, classify
+            where there are labels.
         budget: Of each training: ``60s`` or ``2000steps``.
         seeds: Trainings of each network; classical models do not depend on one.
         out: Folder in which finished arms are kept; None keeps them in memory.
         test: A file that is the test part.
-        head: Of networks over real values: gaussian or quantiles.
+        head: Of networks over real values, or that tell a number: gaussian, quantiles, or auto.
         horizon: Task forecast: how many steps ahead.
+        target: Task regress: ``remaining``, or the column whose value at the end is told; None = the label.
         device: auto, cpu, cuda.
         progress: Where to tell how far it is.
     """
@@ -227,7 +254,7 @@ def compare(
     given = list(dict.fromkeys([models] if isinstance(models, str) else models or ()))
     check_names(given)
     progress = progress or Silent()
-    loaded = load_data(source, task=task, test=test, head=head, horizon=horizon)
+    loaded = load_data(source, task=task, test=test, head=head, horizon=horizon, target=target)
     kind = predicted(loaded.prepared)
     names, left_out = chosen(given, loaded, kind)
     loaded.notes += left_out
@@ -241,7 +268,7 @@ def compare(
                 continue
             shown = f"{number}/{len(plans)} {entry.name}" + (f" seed {run.seed}" if run.seed else "")
             folder = None if out is None else Path(out) / "arms" / arm_name(entry.name, run)
-            _train(entry, run, loaded, folder, device, _Prefixed(progress, shown))
+            _train(entry, run, loaded, folder, device, ArmProgress(progress, shown))
             if entry.error:
                 progress.note(f"{entry.name} {'is skipped' if entry.skipped else 'failed'}: {entry.error}")
     if kind == "classify":
@@ -305,9 +332,8 @@ def _arm(name: str, run: Run, loaded: Loaded, folder: Path | None, device: str, 
             progress.note(f"{folder} is damaged ({error}): this arm is trained anew")
     got: Outcome = fit_run(run, loaded, name=name, out=folder, resume=True, device=device, progress=progress)
     if folder is not None:
-        one = got.judgement
-        arrays = {"bits": one.bits_N, "count": one.count_N, "hits": one.hits_N, **one.further}
-        checkpoint.save(folder / JUDGED, {key: torch.from_numpy(value) for key, value in arrays.items()}, {})
+        arrays = {key: torch.from_numpy(value) for key, value in got.judgement.arrays().items()}
+        checkpoint.save(folder / JUDGED, arrays, {})
         checkpoint.write_json(folder / DONE, {"timing": got.timing, "events": got.events})
         finish(folder)
     return Arm(name, run.seed, got.judgement, got.timing, got.events, got.fitted, folder)
@@ -317,9 +343,8 @@ def _read_arm(name: str, run: Run, loaded: Loaded, folder: Path) -> Arm:
     tensors, _ = checkpoint.load(folder / JUDGED)
     document = checkpoint.read_json(folder / DONE)
     finish(folder)
-    bits_N, count_N, hits_N = (tensors.pop(key).numpy() for key in ("bits", "count", "hits"))
-    further = {key: tensor.numpy() for key, tensor in tensors.items()}
-    judgement = Judgement(predicted(loaded.prepared), bits_N, count_N, hits_N, further=further)
+    arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
+    judgement = Judgement.of(predicted(loaded.prepared), arrays)
     return Arm(name, run.seed, judgement, document["timing"], document["events"], None, folder)
 
 
@@ -372,19 +397,3 @@ def _validation(arm: Arm) -> float:
 
 def _and(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-class _Prefixed:
-    """Progress whose stages tell which arm they belong to."""
-
-    def __init__(self, inner: Progress, prefix: str) -> None:
-        self.inner, self.prefix = inner, prefix
-
-    def stage(self, name: str, total: int | None = None, unit: str = "step") -> None:
-        self.inner.stage(f"{self.prefix}: {name}", total, unit)
-
-    def advance(self, n: int = 1, values: Mapping[str, Any] | None = None) -> None:
-        self.inner.advance(n, values)
-
-    def note(self, text: str) -> None:
-        self.inner.note(text)

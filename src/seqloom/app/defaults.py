@@ -27,6 +27,7 @@ from seqloom.layers.gaussian import Gaussian
 from seqloom.layers.quantiles import Quantiles
 from seqloom.models.backbone import Backbone, pattern
 from seqloom.models.causal_lm import CausalLM
+from seqloom.models.causal_regression import CausalRegression
 from seqloom.models.causal_values import CausalValues
 from seqloom.models.encoder import Encoder
 from seqloom.training.optimiser import AdamW
@@ -53,7 +54,7 @@ class Facts:
     task: str = "next"
     """What is asked."""
     head: str = "gaussian"
-    """Of real values: the kind of distribution."""
+    """Of real values, and of numbers that are told: the kind of distribution."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def shape_for(facts: Facts) -> Shape:
     width, layers, columns, lr = ((64, 2, 512, 5e-3), (128, 2, 1024, 5e-3), (256, 4, 8192, 1e-3))[rank]
     if facts.task == "classify":
         columns, lr = min(8192, max(columns, 16 * (facts.typical + 2))), lr / 2
-    cut = facts.task == "next" and facts.longest + 1 > 4 * WINDOW
+    cut = facts.task != "classify" and facts.longest + 1 > 4 * WINDOW
     return Shape(
         width=width,
         layers=layers,
@@ -87,7 +88,7 @@ def shape_for(facts: Facts) -> Shape:
 
 
 def model_of(mixers: str, facts: Facts, shape: Shape) -> Component.Config:
-    """A language model or an encoder over a pattern of mixers, with as many parameters as attention would have."""
+    """A language model, an encoder or a regression over mixers, with as many parameters as attention would have."""
     if mixers == "attention":
         return _model(mixers, facts, shape, shape.width)
     target = parameters_of(_model("attention", facts, shape, shape.width), facts.sizes)
@@ -110,6 +111,8 @@ def _model(mixers: str, facts: Facts, shape: Shape, width: int) -> Component.Con
     backbone = Backbone.Config(width=width, layers=layers, mixers=kinds, dropout=shape.dropout)
     if facts.task == "classify":
         return Encoder.Config(backbone=backbone, dropout=shape.dropout)
+    if facts.task == "regress":
+        return CausalRegression.Config(backbone=backbone, head=HEADS[facts.head].Config(), dropout=shape.dropout)
     if facts.sizes.values:
         return CausalValues.Config(backbone=backbone, head=HEADS[facts.head].Config(), dropout=shape.dropout)
     return CausalLM.Config(backbone=backbone, dropout=shape.dropout)

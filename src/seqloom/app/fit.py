@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from seqloom.app._engines import Engine, fitted_bayes, trained_engine
+from seqloom.app._regress import calibrated
 from seqloom.app.card import card, reads_inputs
 from seqloom.app.device import device_named
 from seqloom.app.drift import Profile
@@ -21,6 +22,7 @@ from seqloom.core.files import remove
 from seqloom.core.lock import alone
 from seqloom.core.protocols import Progress, Silent
 from seqloom.data._mapped import give_back
+from seqloom.data.target import LABEL
 from seqloom.training import checkpoint
 from seqloom.training.budget import parse
 from seqloom.training.loop import CHECKPOINT, Loop, Trained
@@ -55,8 +57,9 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     test: str | None = None,
-    head: str = "gaussian",
+    head: str = "auto",
     horizon: int = 0,
+    target: str | None = None,
     device: str = "auto",
     start: str | Path | None = None,
     progress: Progress | None = None,
@@ -67,14 +70,18 @@ def fit(
         source: A path, ``sample:NAME``, a FileSource (columns, split), a frame, lists or arrays.
         model: A recipe, a classical model, a mixer, or a hybrid such as ``s4d*3,attention``; None = attention, or
             the model of ``start``.
-        task: next, forecast, classify, or auto: forecast with a horizon, classify where there are labels.
+        task: next, forecast, classify, regress, or auto: forecast with a horizon, regress with a target, classify
+            where there are labels.
         budget: ``45s`` or ``2000steps``; seconds are turned into steps once, and written down.
         seed: Of the weights and the order of the data.
         out: Folder of the model; None keeps it in memory.
         resume: Go on from the last checkpoint in ``out``, or take the finished model there.
         test: A file that is the test part.
-        head: Of a network over real values: gaussian or quantiles.
+        head: Of a network over real values, or that tells a number: gaussian, quantiles, or auto: gaussian for
+            values, quantiles for a number.
         horizon: Task forecast: how many steps ahead the model is judged on, and predicts.
+        target: Task regress: ``remaining`` (the time until the last event), or the column whose value at the end is
+            told; None = the label.
         device: auto, cpu, cuda.
         start: Folder of a network to go on from, on new data: its vocabulary, classes and sizes stay.
         progress: Where to tell how far it is.
@@ -86,13 +93,15 @@ def fit(
         if not resume:
             check_folder(folder)
         if start is None:
-            begun, loaded = None, load_data(source, task=task, test=test, head=head, horizon=horizon)
+            loaded = load_data(source, task=task, test=test, head=head, horizon=horizon, target=target)
+            begun = None
             run = loaded.run(name, budget=budget, seed=seed)
         else:
-            begun = _begun(start, model, task)
+            begun = _begun(start, model, task, target)
+            told = begun.run.target if begun.run.target not in ("", LABEL) else None
             far = horizon or begun.run.horizon
             asked = "forecast" if far or task == "forecast" else begun.task
-            loaded = load_data(source, task=asked, test=test, learnt=begun.learnt, horizon=far)
+            loaded = load_data(source, task=asked, test=test, learnt=begun.learnt, horizon=far, target=told)
             run = replace(begun.run, data=loaded.base.data, budget=parse(budget), seed=seed, horizon=far)
             name = f"{Path(start).name}, continued"
         if folder is not None and (folder / CONFIG).is_file() and resume:
@@ -131,7 +140,7 @@ def fit_run(
         if weights is not None:
             loop.model.load_state_dict(dict(weights))
         trained = loop.run(resume=resume)
-        engine: Engine = trained_engine(run, data, trained.model)
+        engine: Engine = calibrated(trained_engine(run, data, trained.model), data.valid)
     else:
         if data.features is not None and not reads_inputs(run, data):
             progress.note(f"{name} does not read inputs: they are left out")
@@ -141,7 +150,10 @@ def fit_run(
         give_back()
     got, baseline = judge(engine, whole), trivial(whole)
     timing = _timing(engine, trained, where)
-    figures = {"test": got.figures(), "trivial": baseline.figures(), "unknown_symbols": unknown_share(data)}
+    figures: dict[str, Any] = {"test": got.figures(), "trivial": baseline.figures()}
+    figures["unknown_symbols"] = unknown_share(data)
+    if data.target is not None:
+        figures["unit"] = data.target.unit
     if data.parts:
         figures[PROFILE] = _profile(whole, got).to_json()
     if data.tokenizer is None and data.features is None:
@@ -167,7 +179,7 @@ def _profile(data: Prepared, got: Judgement) -> Profile:
 
 def _count(run: Run, data: Prepared, progress: Progress) -> tuple[Engine, Trained]:
     """Fit a classical model, or one a class."""
-    if run.task == "next":
+    if run.task != "classify":
         trained = train(run, data, progress=progress)
         return trained_engine(run, data, trained.model), trained
     progress.stage("fit", len(data.classes), "class")
@@ -178,7 +190,7 @@ def _count(run: Run, data: Prepared, progress: Progress) -> tuple[Engine, Traine
     return engine, Trained(engine, 1, 1, seconds, data.train.symbols, [], memory, "fitted")
 
 
-def _begun(start: str | Path, model: str | None, task: str) -> Fitted:
+def _begun(start: str | Path, model: str | None, task: str, target: str | None) -> Fitted:
     """The network to go on from. ConfigError where the other options contradict it."""
     begun = Fitted.load(start)
     if not is_neural(begun.run.model):
@@ -187,6 +199,8 @@ def _begun(start: str | Path, model: str | None, task: str) -> Fitted:
         raise ConfigError(f"{start} is a model already: leave --model away")
     if task not in ("auto", begun.task) and not (task == "forecast" and begun.predicts_values):
         raise ConfigError(f"{start} was trained for the task {begun.task}, not for {task}")
+    if target is not None and target != begun.run.target:
+        raise ConfigError(f"{start} tells {begun.run.target or 'no number'}, not {target}: leave --target away")
     return begun
 
 

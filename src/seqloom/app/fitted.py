@@ -14,18 +14,20 @@ import numpy as np
 import polars as pl
 import torch
 
-from seqloom.app import _answers, _folder, _forecasts
+from seqloom.app import _answers, _by_prefix, _folder, _forecasts, _regress
 from seqloom.app._engines import BITS, Blueprint, Engine
 from seqloom.app._folder import CONFIG, METRICS, RUN, VOCABULARY, WEIGHTS
 from seqloom.app._generate import generate
-from seqloom.app._nearest import nearest
+from seqloom.app._nearest import similar
 from seqloom.app._reach import lacking
+from seqloom.app._regress import Regressor
 from seqloom.app._values import ValueEngine
 from seqloom.app.data import in_pieces, sequences_of
 from seqloom.app.device import device_named
 from seqloom.app.drift import Profile
+from seqloom.app.judge import judged
 from seqloom.core.component import FORMAT
-from seqloom.core.errors import CheckpointError, ConfigError, DataError
+from seqloom.core.errors import CheckpointError, ConfigError, DataError, SeqloomError
 from seqloom.core.files import MEND
 from seqloom.core.specials import NAMES, SPECIALS
 from seqloom.data.examples import Examples
@@ -71,7 +73,7 @@ class Fitted:
 
     @property
     def task(self) -> str:
-        """Next or classify."""
+        """Next, classify or regress."""
         return self.engine.blueprint.task
 
     @property
@@ -80,7 +82,7 @@ class Fitted:
         return self.engine.blueprint.classes
 
     def predict(self, data: Any, *, top: int = 5, horizon: int = 0) -> pl.DataFrame:
-        """What comes next, or which class.
+        """What comes next, which class, or which number.
 
         Args:
             data: A path, ``sample:NAME``, a DataFrame, lists of symbols, strings, or Sequences.
@@ -92,13 +94,16 @@ class Fitted:
             Real values: ``id, channel, mean, low, high``; the value lies between low and high in 80 of 100 cases.
             With a horizon ``id, step, channel, mean, low, high``, step 1 being the next one.
             Task classify: ``id, class, probability`` and one column ``p(NAME)`` a class.
+            Task regress: ``id, prediction, lower, upper, unit``; the number lies between both in 80 of 100 cases.
         """
         _positive(top=top)
         asked, examples = self._encoded(data)
-        if horizon < 0 or (horizon and (self.task == "classify" or not isinstance(self.engine, ValueEngine))):
+        if horizon < 0 or (horizon and (self.task != "next" or not isinstance(self.engine, ValueEngine))):
             raise ConfigError("a horizon of at least 1 step belongs to a model of real values")
         if self.task == "classify":
             return _answers.told_apart(self.engine, asked, examples)
+        if isinstance(self.engine, Regressor):
+            return _regress.predicted(self.engine, asked, examples)
         if isinstance(self.engine, ValueEngine):
             return _forecasts.forecast(self.engine, asked, examples, horizon or self.engine.blueprint.horizon)
         return _answers.following(self.engine, asked, examples, top, self._symbol)
@@ -143,6 +148,18 @@ class Fitted:
             return _forecasts.surprise(self.engine, bits, asked, examples)
         return _answers.surprise(bits, asked, examples, self._symbol)
 
+    def by_prefix_length(self, data: Any) -> pl.DataFrame:
+        """How good the model is by how much it had read: ``from, to, sequences, symbols, bits, low, high, accuracy``.
+
+        Real values: by steps read before the next value. Task classify, for data with labels: by the length of the
+        sequence. Task regress: ``mae`` in place of bits. See ``Comparison.by_prefix_length``.
+        """
+        asked, examples = self._encoded(data)
+        if self.task == "classify" and asked.labels is None:
+            raise SeqloomError("these data have no labels to score against; use predict")
+        measure = "mae" if self.task == "regress" else "bits"
+        return _by_prefix.frame({"": judged(self.engine, asked, examples).by_prefix}, measure).drop("model")
+
     def generate(
         self,
         n: int = 1,
@@ -170,7 +187,8 @@ class Fitted:
             values: ``id, position`` and a column a channel, ``limit`` new steps a sequence.
         """
         if self.task != "next":
-            raise ConfigError("a classifier writes no sequences: fit with --task next")
+            kind = "classifier" if self.task == "classify" else "model that tells a number"
+            raise ConfigError(f"a {kind} writes no sequences: fit with --task next")
         _positive(n=n)
         asked, examples = (None, self._nothing) if prompts is None else self._encoded(prompts)
         ids = asked.ids if asked is not None else ["generated"]
@@ -228,20 +246,7 @@ class Fitted:
             asked_Q = np.flatnonzero((queries["id"] == id).to_numpy())
             if not len(asked_Q):
                 raise ConfigError(f"no sequence has the id {id!r}; the first ids are {', '.join(queries['id'][:5])}")
-        middle_D = _vectors(where).mean(0)
-        own_N = asked_Q if to is None else None
-        top = min(top, len(where) - (to is None))
-        order_QK, cosine_QK = nearest(_unit(queries, middle_D)[asked_Q], _unit(where, middle_D), own_N, top)
-        asked, names = (np.array(frame["id"].to_list(), object) for frame in (queries, where))
-        return pl.DataFrame(
-            {
-                "id": np.repeat(asked[asked_Q], top).tolist(),
-                "rank": np.tile(np.arange(1, top + 1), len(asked_Q)),
-                "neighbour": names[order_QK.ravel()].tolist(),
-                "cosine": cosine_QK.ravel().clip(-1, 1),
-            },
-            schema_overrides={"id": pl.String, "neighbour": pl.String},
-        )
+        return similar(where, queries, asked_Q, alone=to is None, top=top)
 
     def step(self, symbol: Any = None, state: Any = None, *, top: int = 5) -> "_answers.Following | _forecasts.Ahead":
         """Feed one symbol, or one value, and see what comes next; the state goes on from there.
@@ -330,7 +335,8 @@ class Fitted:
     @property
     def learnt(self) -> Learnt:
         """What another training can go on with."""
-        return Learnt(self.tokenizer, self.engine.blueprint.features, self.classes)
+        b = self.engine.blueprint
+        return Learnt(self.tokenizer, b.features, b.classes, b.target)
 
     @property
     def _device(self) -> torch.device:
@@ -388,13 +394,3 @@ def _positive(**counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
             raise ConfigError(f"{name} must be at least 1, not {count}")
-
-
-def _unit(frame: pl.DataFrame, middle_D: np.ndarray) -> np.ndarray:
-    """Vectors of length 1 around the middle of the data: uncentred, everything is like everything else."""
-    vectors = _vectors(frame) - middle_D
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
-def _vectors(frame: pl.DataFrame) -> np.ndarray:
-    return frame["vector"].to_numpy().astype(np.float64).reshape(len(frame), -1)

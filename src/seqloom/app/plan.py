@@ -1,14 +1,15 @@
 """From a file and a model's name to a run: what is read once, and what each training gets.
 
 Names are resolved in the order recipe, classical model, mixer. A mixer, or a hybrid such as ``s4d*3,attention``, is put
-into a language model (task next) or an encoder (task classify) of the sizes in ``app.defaults``.
+into a language model (task next), an encoder (task classify) or a regression (task regress) of the sizes in
+``app.defaults``.
 """
 
 import difflib
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from seqloom.app import _horizon
+from seqloom.app import _horizon, _regress
 from seqloom.app.data import source_of
 from seqloom.app.defaults import HEADS, Facts, model_of, shape_for
 from seqloom.core import discovery
@@ -17,12 +18,15 @@ from seqloom.core.errors import ConfigError, DataError
 from seqloom.data.batching import Batching
 from seqloom.data.features import value_names
 from seqloom.data.sequences import Sequences
+from seqloom.data.target import LABEL
 from seqloom.models._base import Model
+from seqloom.models.classical.median import Median
 from seqloom.models.classical.unigram import Unigram
 from seqloom.models.classical.white_noise import WhiteNoise
 from seqloom.objectives.classify import Classify
 from seqloom.objectives.next_token import NextToken
 from seqloom.objectives.next_value import NextValue
+from seqloom.objectives.regress import Regress
 from seqloom.tokenizers import default_tokenizer
 from seqloom.tokenizers import get as tokenizer_named
 from seqloom.tokenizers._base import Tokenizer
@@ -31,8 +35,8 @@ from seqloom.training.prepare import Learnt, Prepared, prepare
 from seqloom.training.run import Run, Stopping
 from seqloom.training.source import FileSource
 
-TASKS = ("auto", "next", "forecast", "classify")
-TRIVIAL = {"next": "unigram", "values": "white_noise", "forecast": "seasonal_naive"}
+TASKS = ("auto", "next", "forecast", "classify", "regress")
+TRIVIAL = {"next": "unigram", "values": "white_noise", "forecast": "seasonal_naive", "regress": "median"}
 """The answer that knows no sequence, by what is predicted."""
 
 
@@ -52,6 +56,8 @@ class Loaded:
         parsed = budget if isinstance(budget, Budget) else parse(budget)
         base = replace(self.base, budget=parsed, seed=seed)
         if name in discovery.names("recipes"):
+            if base.task == "regress":
+                raise ConfigError(f"{name} predicts the next symbol and tells no number: choose a mixer, as gru")
             recipe: Any = discovery.module("recipes", name)
             made: Run = recipe.small()
             return replace(made, data=base.data, tokenizer=base.tokenizer, task=base.task, budget=parsed, seed=seed)
@@ -72,8 +78,12 @@ class Loaded:
 
     def _check_kind(self, name: str, tasks: tuple[str, ...]) -> None:
         """ConfigError where a classical model of symbols meets real values, or the other way round."""
+        regress = self.base.task == "regress"
+        if regress != ("regress" in tasks):
+            told = "tells no number after every event" if regress else "tells numbers: ask with --target"
+            raise ConfigError(f"{name} {told}; there are {', '.join(self.baselines)}")
         values = self.prepared.sizes.values > 0
-        if values != ("values" in tasks):
+        if not regress and values != ("values" in tasks):
             held, other = ("real values", "symbols") if values else ("symbols", "real values")
             raise ConfigError(
                 f"{name} is a model of {other}, and these data are {held}; there are {', '.join(self.baselines)}"
@@ -83,6 +93,7 @@ class Loaded:
     def baselines(self) -> tuple[str, ...]:
         """Classical models that these data can have, the trivial one first."""
         want = "values" if self.prepared.sizes.values else "next"
+        want = "regress" if self.base.task == "regress" else want
         trivial = TRIVIAL["forecast" if self.base.horizon else want]
         kinds: list[tuple[str, Any]] = [
             (name, discovery.get("models/classical", name)) for name in discovery.names("models/classical")
@@ -91,7 +102,7 @@ class Loaded:
 
     def prepared_for(self, run: Run) -> Prepared:
         """The examples of a run: windows where its batches ask for them."""
-        window = run.batch.window if is_neural(run.model) and run.task == "next" else 0
+        window = run.batch.window if is_neural(run.model) and run.task != "classify" else 0
         if not window:
             return self.prepared
         p = self.prepared
@@ -104,21 +115,25 @@ def load_data(
     *,
     task: str = "auto",
     test: str | None = None,
-    head: str = "gaussian",
+    head: str = "auto",
     horizon: int = 0,
+    target: str | None = None,
     learnt: Learnt | None = None,
 ) -> Loaded:
     """Read, split and encode.
 
     Args:
         source: A path, ``sample:NAME``, a FileSource, a frame, lists or arrays.
-        task: next, forecast, classify, or auto: forecast with a horizon, classify where there are labels.
+        task: next, forecast, classify, regress, or auto: forecast with a horizon, regress with a target, classify
+            where there are labels.
         test: A file that is the test part.
-        head: The kind of distribution that networks give real values: gaussian or quantiles.
+        head: The kind of distribution that networks give: gaussian, quantiles, or auto: gaussian for real values, and
+            quantiles for numbers, which are judged by their medians.
         horizon: Task forecast: how many steps ahead.
+        target: Task regress: ``remaining``, or the column whose value at the end is told; None = the label.
         learnt: What was learnt elsewhere, for a model that goes on from there.
     """
-    task = _checked(task, horizon)
+    task = _checked(task, horizon, target)
     given, sequences = source_of(source)
     if test is not None:
         given = replace(given, test=str(test))
@@ -132,23 +147,27 @@ def load_data(
         mend = "Name the columns of numbers with --value, or leave --horizon away."
         raise DataError(f"holds {sequences.kind}: a forecast is of real values", file=sequences.source, mend=mend)
     base = _base(given.stamped(sequences), sequences, chosen, None if learnt is None else learnt.tokenizer)
-    base = replace(base, horizon=horizon)
+    base = replace(base, horizon=horizon, target=(target or LABEL) if chosen == "regress" else "")
     prepared = prepare(base, sequences, learnt=learnt)
     _check_parts(prepared, sequences.source, chosen)
     guessed = [] if task != "auto" else [f"task {chosen}: {_why(labelled)} (--task overrides)"]
-    remarks = _horizon.remarks(sequences, prepared) if horizon else []
+    remarks = _horizon.remarks(sequences, prepared) if horizon else _regress.remarks(prepared)
     notes = list(dict.fromkeys([*guesses, *sequences.notes, *guessed, *remarks]))
     return Loaded(base, prepared, _facts(prepared, chosen, head), notes)
 
 
-def _checked(task: str, horizon: int) -> str:
-    """The task that is meant. ConfigError where there is none, or it does not go with the horizon."""
+def _checked(task: str, horizon: int, target: str | None) -> str:
+    """The task that is meant. ConfigError where there is none, or it does not go with the horizon or the target."""
     if task not in TASKS:
         raise ConfigError(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
     if horizon < 0 or (task == "forecast" and not horizon):
         raise ConfigError("a forecast needs to know how many steps ahead: --horizon 24")
     if horizon and task not in ("auto", "forecast"):
         raise ConfigError(f"a horizon belongs to the task forecast, not to {task}")
+    if target is not None and (horizon or task not in ("auto", "regress")):
+        raise ConfigError(f"a target belongs to the task regress, not to {'forecast' if horizon else task}")
+    if target is not None:
+        return "regress"
     return "forecast" if horizon else task
 
 
@@ -166,10 +185,11 @@ def _base(source: FileSource, sequences: Sequences, task: str, tokenizer: Tokeni
         kind: Any = None if tokenizer is not None else tokenizer_named(default_tokenizer(sequences))
         config = tokenizer.config if tokenizer is not None else kind.Config()
     following = NextValue.Config(predicted=len(value_names(sequences))) if values else NextToken.Config()
-    objective = Classify.Config() if task == "classify" else following
+    objective = {"classify": Classify.Config(), "regress": Regress.Config()}.get(task, following)
+    trivial = Median.Config() if task == "regress" else WhiteNoise.Config() if values else Unigram.Config()
     return Run(
         data=source,
-        model=WhiteNoise.Config() if values else Unigram.Config(),
+        model=trivial,
         task=task,  # type: ignore[arg-type]
         tokenizer=config,
         objective=objective,
@@ -195,6 +215,8 @@ def _check_parts(prepared: Prepared, file: str, task: str) -> None:
 def _facts(prepared: Prepared, task: str, head: str) -> Facts:
     """What the training part says about a good size."""
     train = prepared.train
+    if head == "auto":
+        head = "quantiles" if task == "regress" else "gaussian"
     if head not in HEADS:
         raise ConfigError(f"there is no head {head!r}; there are {', '.join(HEADS)}")
     return Facts(

@@ -17,6 +17,7 @@ from seqloom.core.layout import Layout
 from seqloom.core.specials import SPECIALS
 from seqloom.data.ragged import Ragged
 from seqloom.evaluation.brier import brier
+from seqloom.evaluation.unseen_mass import unseen_mass
 from seqloom.models._base import Model
 from seqloom.models.classical._base import CELLS
 from seqloom.models.classical._counts import predictable
@@ -53,7 +54,7 @@ def measured(model: Any, data: Prepared, closed_VV: np.ndarray | None = None) ->
 
 def blocks(model: Any, data: Prepared) -> Iterator[Block]:
     """Log-probabilities (Q, V), what came (Q,) and the last symbol (Q,), prefixes of like sequences together."""
-    tokens, spare = _tokens(data.test.tokens), unseen_mass(data)
+    tokens, spare = _tokens(data.test.tokens), spare_mass(data)
     width_N = tokens.lengths + 1
     order = np.argsort(-width_N, kind="stable")
     while len(order):
@@ -86,10 +87,10 @@ def _predictive(logits_QV: np.ndarray, spare: float) -> np.ndarray:
     return log_QV
 
 
-def unseen_mass(data: Prepared) -> float:
-    """Share of training symbols that were seen once: the estimate of Good (1953) for what comes new."""
+def spare_mass(data: Prepared) -> float:
+    """Mass of a symbol that training never saw; the vocabulary is that of the training part."""
     count_V = np.bincount(_tokens(data.train.tokens).flat, minlength=data.sizes.vocabulary)[SPECIALS.count :]
-    return float((count_V == 1).sum() + 0.5) / float(count_V.sum() + len(count_V) + 1)
+    return unseen_mass(count_V)
 
 
 def chain(data: Prepared, strength: float, pseudocount: float) -> np.ndarray:

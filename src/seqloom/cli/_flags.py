@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from seqloom.training.source import FileSource
 
 Split = Literal["auto", "time", "group", "random", "position"]
-Task = Literal["auto", "next", "forecast", "classify"]
-Head = Literal["gaussian", "quantiles"]
+Task = Literal["auto", "next", "forecast", "classify", "regress"]
+Head = Literal["auto", "gaussian", "quantiles"]
 Column = Annotated[str | None, arg(metavar="COLUMN")]
 Folder = Annotated[str | None, arg(metavar="DIR")]
+Target = Annotated[str | None, arg(metavar="COLUMN")]
 File = Annotated[str | None, arg(metavar="FILE")]
 Name = Annotated[str | None, arg(metavar="NAME")]
 From = Annotated[str | None, arg(metavar="DIR", name="from")]
@@ -41,7 +42,8 @@ class DataFlags:
     value: Column = None
     """Column of the numbers that a sequence consists of, several with commas between: a time series, no symbols."""
     inputs: Annotated[str | None, arg(metavar="COLUMNS")] = None
-    """Further columns that networks read beside each symbol, with commas between; gap: time since the last; all."""
+    """Further columns that networks read beside each symbol, with commas between; gap: time since the last,
+    elapsed: since the first; all."""
     stream: bool = False
     """Read a text file as one long sequence."""
     reader: Name = None

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqloom.cli._flags import Data, DataFlags, File, Folder, Head, Split, Task
+from seqloom.cli._flags import Data, DataFlags, File, Folder, Head, Split, Target, Task
 from seqloom.cli._terminal import Terminal
 
 if TYPE_CHECKING:
@@ -32,11 +32,14 @@ class Compare:
     seeds: int = 1
     """Trainings of each network."""
     task: Task = "auto"
-    """What is asked; auto: forecast with --horizon, classify where there are labels, else next."""
+    """What is asked; auto: forecast with --horizon, regress with --target, classify with labels, else next."""
     horizon: int = 0
     """Task forecast: how many steps ahead."""
-    head: Head = "gaussian"
-    """Of real values: the kind of distribution that networks give."""
+    target: Target = None
+    """Task regress: what is told after every event: remaining (time until the last one), or the column whose value
+    at the end it is."""
+    head: Head = "auto"
+    """The kind of distribution that networks give; auto: gaussian of real values, quantiles of a number."""
     test: File = None
     """File that is the test part."""
     split: Split = "auto"
@@ -82,6 +85,7 @@ class Compare:
                 task=self.task,
                 head=self.head,
                 horizon=self.horizon,
+                target=self.target,
                 budget=self.budget,
                 seeds=self.seeds,
                 out=out,
@@ -113,8 +117,8 @@ def shown(found: "Comparison") -> "Table":
     from rich.table import Table
 
     made = Table(box=None, header_style="bold", pad_edge=False)
-    unit = found.measure.replace("_per_", "/")
-    right = "in 80%" if found.predicts in ("values", "forecast") else "right"
+    unit = f"mae ({found.unit})" if found.predicts == "regress" else found.measure.replace("_per_", "/")
+    right = "in 80%" if found.predicts in ("values", "forecast", "regress") else "right"
     made.add_column("model")
     for heading in (unit, "± seeds", right, "parameters", "seconds", "tokens/s", "MB"):
         made.add_column(heading, justify="right")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from seqloom.cli._flags import Data, DataFlags, File, Folder, From, Head, Name, Split, Task
+from seqloom.cli._flags import Data, DataFlags, File, Folder, From, Head, Name, Split, Target, Task
 from seqloom.cli._terminal import Terminal
 
 
@@ -25,15 +25,18 @@ class Fit:
     seed: int = 7
     """Of the weights and the order of the data."""
     task: Task = "auto"
-    """What is asked; auto: forecast with --horizon, classify where there are labels, else next."""
+    """What is asked; auto: forecast with --horizon, regress with --target, classify with labels, else next."""
     horizon: int = 0
     """Task forecast: how many steps ahead it is judged on, and predicts."""
+    target: Target = None
+    """Task regress: what is told after every event: remaining (time until the last one), or the column whose value
+    at the end it is."""
     resume: bool = False
     """Go on from the last checkpoint in the folder."""
     start: From = None
     """Folder of a network to go on from, on these data: its vocabulary, classes and sizes stay."""
-    head: Head = "gaussian"
-    """Of real values: the kind of distribution that a network gives."""
+    head: Head = "auto"
+    """The kind of distribution that a network gives; auto: gaussian of real values, quantiles of a number."""
     test: File = None
     """File that is the test part."""
     split: Split = "auto"
@@ -71,6 +74,7 @@ class Fit:
                 task=self.task,
                 head=self.head,
                 horizon=self.horizon,
+                target=self.target,
                 budget=self.budget,
                 seed=self.seed,
                 out=out,
@@ -89,7 +93,7 @@ class Fit:
         from seqloom.app.plan import load_data
 
         cost = estimate(
-            load_data(source, task=self.task, head=self.head, horizon=self.horizon),
+            load_data(source, task=self.task, head=self.head, horizon=self.horizon, target=self.target),
             self.model or "attention",
             budget=self.budget,
             device=self.device,
@@ -111,8 +115,11 @@ def summary(model: str, out: str, metrics: dict) -> str:
     """What a fit came to, in three lines."""
     got, trivial = metrics["test"], metrics["trivial"]
     name = next(iter(got))  # the one that decides
-    right = "inside their 80% interval" if name in ("bits_per_value", "mase") else "right"
-    unit = "times the error of repeating the last season" if name == "mase" else name.replace("_", " ")
+    right = "inside their 80% interval" if name in ("bits_per_value", "mase", "mae") else "right"
+    unit = {
+        "mase": "times the error of repeating the last season",
+        "mae": f"mean absolute error ({metrics.get('unit')})",
+    }.get(name, name.replace("_", " "))
     return "\n".join(
         [
             f"{model}: {got[name]:.3f} {unit} on {got['counted']:,} held-out items, {got['accuracy']:.1%} {right}",

@@ -1,4 +1,4 @@
-"""Tell what comes next in each sequence of a file, or its class."""
+"""Tell what comes next in each sequence of a file, its class, or its number."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from seqloom.cli._terminal import Terminal
 
 @dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Tell what comes next in each sequence of a file, or its class; ids and order are kept.
+    """Tell what comes next in each sequence of a file, its class, or its number; ids and order are kept.
 
     Example:
         seqloom predict m sample:flights --top 3 --to next.csv

@@ -17,3 +17,5 @@ class Sizes(Value):
     """Real-valued input channels."""
     values: int = 0
     """The first so many of these channels are predicted; 0 = symbols are."""
+    targets: int = 0
+    """Numbers that are told after every event instead; 0 = none."""

@@ -44,8 +44,8 @@ class Columns(Value):
     value: str | None = None
     """The numbers that a sequence consists of, one channel a column: a time series instead of symbols."""
     inputs: str | None = None
-    """Further columns that a network reads beside each symbol: names, ``gap`` (time since the event before), ``all``.
-    """
+    """Further columns that a network reads beside each symbol: names, ``gap`` (time since the event before),
+    ``elapsed`` (since the first one), or ``all`` columns and ``gap``."""
     stream: bool = False
     """Read a text file as one long sequence, line ends included."""
 

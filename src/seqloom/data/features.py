@@ -3,6 +3,7 @@
     number    (x - mean) / std, and 1 where it is known (0, 0 where it is missing)
     level     one column a value of a column of words, at most ``MOST`` of the most frequent; a new word is 0 in all
     gap       log(1 + seconds since the event before), scaled likewise
+    elapsed   seconds since the first event of the sequence, like any number; only where it is named
     value     a number that is predicted, too: the first columns of a time series
 
     one row = values, known, inputs         ``known`` is 1 on every row of data: 0 before the first one, and where
@@ -19,10 +20,11 @@ import numpy as np
 
 from seqloom.core.component import Value
 from seqloom.core.errors import DataError
+from seqloom.data._build import NAT
 from seqloom.data.ragged import Ragged
 from seqloom.data.sequences import Sequences
 
-ALL, GAP, MOST = "all", "gap", 32
+ALL, GAP, ELAPSED, MOST = "all", "gap", "elapsed", 32
 LEAST = 1e-12
 """Standard deviation below which a column is constant: it is shifted and not scaled."""
 
@@ -32,7 +34,7 @@ class Channel(Value):
     """One source of numbers and how it is scaled."""
 
     name: str
-    """The column, or ``gap``."""
+    """The column, ``gap`` or ``elapsed``."""
     kind: Literal["value", "number", "level", "gap"]
     """How it becomes columns."""
     mean: float = 0.0
@@ -61,7 +63,8 @@ class Features(Value):
 
         Args:
             train: Its sequences.
-            inputs: Names with commas between: channels, ``gap``, or ``all`` of them; None = no inputs.
+            inputs: Names with commas between: channels, ``gap``, ``elapsed``, or ``all`` channels and ``gap``; None =
+                no inputs.
 
         Raises:
             DataError: A name is no column, or there is no time to take a gap of.
@@ -108,7 +111,7 @@ class Features(Value):
 
     def missing(self, sequences: Sequences) -> tuple[str, ...]:
         """Inputs that these data lack."""
-        held = {*sequences.channels, *([GAP] if sequences.times() is not None else [])}
+        held = {*sequences.channels, *((GAP, ELAPSED) if sequences.times() is not None else ())}
         return tuple(channel.name for channel in self.channels if channel.kind != "value" and channel.name not in held)
 
     @property
@@ -125,8 +128,8 @@ def wanted(sequences: Sequences, inputs: str | None) -> list[str]:
     if names == [ALL]:
         return [*sequences.channels, *([GAP] if timed and GAP not in sequences.channels else [])]
     for name in names:
-        if name not in sequences.channels and not (name == GAP and timed):
-            known = ", ".join([*sequences.channels, *([GAP] if timed else [])]) or "none"
+        if name not in sequences.channels and not (name in (GAP, ELAPSED) and timed):
+            known = ", ".join([*sequences.channels, *((GAP, ELAPSED) if timed else ())]) or "none"
             problem = f"there is no input {name!r} (asked for by --inputs)"
             raise DataError(problem, file=sequences.source, mend=f"The inputs are {known}.")
     return names
@@ -153,6 +156,8 @@ def _value(train: Sequences, at: int, name: str) -> Channel:
 def _input(train: Sequences, name: str) -> Channel:
     if name == GAP and GAP not in train.channels:
         return Channel(name=name, kind="gap", **_scale(_gaps(train)))
+    if name == ELAPSED and ELAPSED not in train.channels:
+        return Channel(name=name, kind="number", **_scale(_elapsed(train)))
     words = train.channel_symbols(name)
     if words is None:
         return Channel(name=name, kind="number", **_scale(train.channel(name).flat))
@@ -185,12 +190,26 @@ def _gaps(sequences: Sequences) -> np.ndarray:
     return np.log1p(np.maximum(gap_L, 0.0))
 
 
+def _elapsed(sequences: Sequences) -> np.ndarray:
+    """Time since the first event of the sequence, NaN where one of both is missing."""
+    times = sequences.times()
+    if times is None or not np.array_equal(times.lengths, sequences.lengths):
+        return np.full(int(sequences.lengths.sum()), np.nan)
+    stamped, flat = times.values.dtype == np.int64, times.flat.astype(np.float64)
+    if stamped:
+        flat = np.where(times.flat == NAT, np.nan, flat / 1e6)
+    first = (times.offsets[:-1] - times.offsets[0])[times.lengths > 0]
+    return flat - np.repeat(flat[first], times.lengths[times.lengths > 0])
+
+
 def _columns(channel: Channel, sequences: Sequences) -> np.ndarray:
     """The columns of one input (L, width); zeros where the data lack it."""
     steps = int(sequences.lengths.sum())
     if channel.kind == "gap":
         gap_L = _gaps(sequences)
         return np.where(np.isfinite(gap_L), (gap_L - channel.mean) / channel.scale, 0.0)[:, None]
+    if channel.name == ELAPSED and ELAPSED not in sequences.channels:
+        return _known(_elapsed(sequences), channel)
     if channel.name not in sequences.channels:
         return np.zeros((steps, channel.width), np.float32)
     words = sequences.channel_symbols(channel.name)
@@ -202,7 +221,11 @@ def _columns(channel: Channel, sequences: Sequences) -> np.ndarray:
             known = {float(word): at for word, at in reversed(known.items()) if _number(word) is not None}
         at_L = np.array([known.get(word, -1) for word in words], np.int64)[flat] if len(words) else flat
         return (at_L[:, None] == np.arange(channel.width)).astype(np.float32)
-    numbers = flat if words is None else _as_numbers(words)[flat]
+    return _known(flat if words is None else _as_numbers(words)[flat], channel)
+
+
+def _known(numbers: np.ndarray, channel: Channel) -> np.ndarray:
+    """Scaled numbers beside whether they are known (L, 2)."""
     known_L = np.isfinite(numbers)
     return np.stack([np.where(known_L, (numbers - channel.mean) / channel.scale, 0.0), known_L], 1)
 

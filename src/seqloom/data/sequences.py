@@ -213,6 +213,11 @@ class Sequences:
 
         return self._with(_build.put(self.table, "id", list(ids)))
 
+    def without(self, channel: str) -> "Sequences":
+        """The same sequences without another event column, which they need not have."""
+        name = CHANNEL + channel
+        return self._with(self.table.drop_columns([name])) if name in self.table.column_names else self
+
     @classmethod
     def join(cls, parts: Sequence["Sequences"]) -> "Sequences":
         """Sequences of one kind, one after another; the first part's source is kept, all notes once.

@@ -33,6 +33,14 @@ def checked(targets: Any, **forecasts: Any) -> tuple[np.ndarray, ...]:
     return tuple(found)
 
 
+def paired(forecasts: Any, targets: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and one forecast of each as float64 (N, H). ConfigError where they do not fit together."""
+    targets_NH, forecasts_NH = checked(targets, forecasts=forecasts)
+    if forecasts_NH.shape != targets_NH.shape:
+        raise ConfigError(f"forecasts of the shape {forecasts_NH.shape} do not fit targets {targets_NH.shape}")
+    return targets_NH, forecasts_NH
+
+
 def averaged(score_NH: np.ndarray, each: bool) -> float | np.ndarray:
     """The mean over what is not NaN; with ``each`` by series, NaN where it has nothing."""
     there_NH = ~np.isnan(score_NH)

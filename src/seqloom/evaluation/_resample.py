@@ -26,8 +26,13 @@ def pooled(sums_NM: np.ndarray, seed: int) -> np.ndarray:
     """Sums (N, M) -> sums of at most ``UNITS`` units (U, M)."""
     if len(sums_NM) <= UNITS:
         return sums_NM
-    unit_N = generator(seed, "pool", len(sums_NM)).permutation(len(sums_NM)) % UNITS
+    unit_N = unit_of(len(sums_NM), UNITS, seed)
     return np.stack([np.bincount(unit_N, column, UNITS) for column in sums_NM.T], 1)
+
+
+def unit_of(count: int, most: int, seed: int) -> np.ndarray:
+    """The unit (N,) that each of so many sequences belongs to: its own, or one of ``most`` drawn at random."""
+    return np.arange(count) if count <= most else generator(seed, "pool", count).permutation(count) % most
 
 
 def means(units_UM: np.ndarray, replicates: int, seed: int) -> np.ndarray:

@@ -23,6 +23,7 @@ import numpy as np
 from seqloom.core.component import Value
 from seqloom.core.errors import ConfigError
 from seqloom.data.ragged import Ragged
+from seqloom.evaluation._holm import holm, odds
 from seqloom.evaluation._resample import means, pooled
 from seqloom.evaluation._seeds import seed_noise
 
@@ -165,28 +166,15 @@ def _pairs(
 ) -> tuple[Comparison.Pair, ...]:
     if not drawn:
         return tuple(Comparison.Pair(first=a, second=b, difference=means[a] - means[b]) for a, b in pairs)
-    raw = []
-    for a, b in pairs:
-        gap_R = drawn[a] - drawn[b]
-        least = int(min((gap_R <= 0).sum(), (gap_R >= 0).sum()))
-        raw.append(min(1.0, 2 * (1 + least) / (1 + len(gap_R))))
+    raw = [odds(drawn[a] - drawn[b]) for a, b in pairs]
     made = []
-    for (a, b), p in zip(pairs, _holm(raw), strict=True):
+    for (a, b), p in zip(pairs, holm(raw), strict=True):
         low, high = _ends(drawn[a] - drawn[b], level)
         gap = means[a] - means[b]
         made.append(
             Comparison.Pair(first=a, second=b, difference=gap, low=low, high=high, p=p, tie=bool(p > 1 - level))
         )
     return tuple(made)
-
-
-def _holm(raw: Sequence[float]) -> list[float]:
-    """Step-down correction: the smallest p is multiplied by the number of pairs, the next by one less, and so on."""
-    corrected, highest = [0.0] * len(raw), 0.0
-    for rank, at in enumerate(np.argsort(raw, kind="stable").tolist()):
-        highest = max(highest, min(1.0, (len(raw) - rank) * raw[at]))
-        corrected[at] = highest
-    return corrected
 
 
 def _row(

@@ -15,7 +15,7 @@ import numpy as np
 
 from seqloom.core.errors import ConfigError
 from seqloom.data.ragged import Ragged
-from seqloom.evaluation._forecasts import averaged, checked
+from seqloom.evaluation._forecasts import averaged, paired
 
 
 @overload
@@ -36,9 +36,7 @@ def mase(
         season: Steps of a season: 7 for days of a week; 1 compares with the last value.
         each: False for the mean over everything.
     """
-    targets_NH, forecasts_NH = checked(targets, forecasts=forecasts)
-    if forecasts_NH.shape != targets_NH.shape:
-        raise ConfigError(f"forecasts of the shape {forecasts_NH.shape} do not fit targets {targets_NH.shape}")
+    targets_NH, forecasts_NH = paired(forecasts, targets)
     if len(train) != len(targets_NH):
         raise ConfigError(f"{len(targets_NH)} series need as many training series, not {len(train)}")
     if season < 1:

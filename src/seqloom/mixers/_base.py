@@ -73,6 +73,8 @@ class Mixer(Component, nn.Module):
     """Base of every sequence mixer (B, T, D) -> (B, T, D)."""
 
     State: ClassVar[type[State]] = State
+    same_as: ClassVar[str] = ""
+    """Another mixer that the default options amount to: a comparison of everything leaves this one out."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Component.Config):

@@ -4,24 +4,30 @@ Nothing is learnt from the validation and the test part: not the vocabulary, not
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from seqloom.core import discovery
 from seqloom.core.errors import ConfigError, DataError
 from seqloom.core.sizes import Sizes
 from seqloom.data._mapped import LARGE, give_back
 from seqloom.data.examples import Examples
 from seqloom.data.features import Features, wanted
+from seqloom.data.ragged import Ragged
 from seqloom.data.sequences import Sequences
 from seqloom.data.splits import LeakageReport, Split, leakage, split
+from seqloom.data.target import Target
 from seqloom.models._base import Model
+from seqloom.objectives.regress import LABEL
 from seqloom.tokenizers._base import Tokenizer
 from seqloom.training.run import Run
 from seqloom.training.source import FileSource
 
 PARTS = ("train", "valid", "test")
+OWN = "own"
+"""The label of the numbers in their own unit, which classical models count; networks learn the scaled ones."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class Learnt:
     """How values and inputs are scaled, where there are any."""
     classes: tuple[str, ...] = ()
     """Names of the classes, in the order of their numbers."""
+    target: Target | None = None
+    """The number that is told after every event, its unit and how it is scaled."""
 
 
 @dataclass
@@ -58,6 +66,8 @@ class Prepared:
     leakage: LeakageReport | None = None
     horizon: int = 0
     """Steps ahead that a forecast is judged on; 0 = the next value."""
+    target: Target | None = None
+    """The number that is told after every event, its unit and how it is scaled."""
 
 
 def prepare(
@@ -80,6 +90,8 @@ def prepare(
         return _made(run)
     whole = run.data.read() if sequences is None else sequences
     whole, cut = _divided(run.data, whole)
+    if run.task == "regress":
+        _check_whole(whole, cut)
     parts, notes = dict(zip(PARTS, cut.parts(whole), strict=True)), list(cut.notes)
     if run.task == "classify":
         parts = {name: _labelled(part, name, notes) for name, part in parts.items()}
@@ -88,17 +100,18 @@ def prepare(
     if learnt is None:
         train = parts["train"]
         classes = _classes(train) if run.task == "classify" else ()
-        learnt = Learnt(_fitted(run, train), _scaled(run.data, train), classes)
+        target = _target(run, train) if run.task == "regress" else None
+        learnt = Learnt(_fitted(run, train), _scaled(run.data, train.without(run.target)), classes, target)
     tokenizer, features, classes = learnt.tokenizer, learnt.features, learnt.classes
-    made = {name: _examples(part, tokenizer, features, classes) for name, part in parts.items()}
-    window = run.batch.window if run.task == "next" and issubclass(run.model.owner, Model) else 0
+    made = {name: _examples(part, learnt) for name, part in parts.items()}
+    window = run.batch.window if run.task != "classify" and issubclass(run.model.owner, Model) else 0
     if window:
         made = {name: examples.windows(window) for name, examples in made.items()}
     report = leakage(whole, cut)
     if whole.table.nbytes >= LARGE:
         give_back()
     return Prepared(
-        sizes=sizes_of(tokenizer, features, classes),
+        sizes=replace(sizes_of(tokenizer, features, classes), targets=int(learnt.target is not None)),
         **made,
         tokenizer=tokenizer,
         features=features,
@@ -108,6 +121,7 @@ def prepare(
         split=cut,
         leakage=report,
         horizon=run.horizon,
+        target=learnt.target,
     )
 
 
@@ -116,6 +130,10 @@ def _made(run: Run) -> Prepared:
     task: Any = run.data.build() if hasattr(run.data, "build") else None  # type: ignore[attr-defined]
     if task is None:
         raise ConfigError(f"{type(run.data).__qualname__} is neither a file nor a synthetic task")
+    wanted: Any = discovery.get("objectives", task.objective)
+    if run.task != task.task or not (run.stages or isinstance(run.objective, wanted.Config)):
+        name = type(task).__name__
+        raise ConfigError(f"{name} is a task of {task.task!r} with the objective {task.objective}; the run has others")
     train, valid, test = (task.examples(name, run.seed) for name in ("train", "valid", "test"))
     return Prepared(sizes=task.sizes, train=train, valid=valid, test=test)
 
@@ -196,11 +214,33 @@ def _classes(train: Sequences) -> tuple[str, ...]:
     return tuple(sorted(counts))
 
 
-def _examples(
-    part: Sequences, tokenizer: Tokenizer | None, features: Features | None, classes: tuple[str, ...]
-) -> Examples:
+def _check_whole(whole: Sequences, cut: Split) -> None:
+    """DataError where there is no end of a sequence of symbols that a number could be told of."""
+    if whole.kind == "values":
+        mend = "Name the column of the symbols with --event; numbers beside them are read with --inputs."
+        raise DataError("holds values: a number is told after symbols", file=whole.source, mend=mend)
+    if cut.how == "position":
+        problem = "too few sequences: a split would cut them, and what is told is how they end"
+        raise DataError(problem, file=whole.source, mend="Bring at least 3, or a test part with --test.")
+
+
+def _target(run: Run, train: Sequences) -> Target:
+    """Unit and scale of what is told, by the training part. DataError where it is an input, too."""
+    columns = run.data.columns if isinstance(run.data, FileSource) else None
+    inputs = "" if columns is None else columns.inputs or ""
+    if run.target in (name.strip() for name in inputs.split(",")):
+        problem = f"{run.target!r} is what is predicted (--target): it cannot be an input"
+        raise DataError(problem, file=train.source, mend="Leave it out of --inputs.")
+    return Target.fit(train, run.target, column=(None if columns is None else columns.label) or "label")
+
+
+def _examples(part: Sequences, learnt: Learnt) -> Examples:
     """Encoded examples; those of a class that training never saw are left out (they are counted where it matters)."""
-    whole = encoded(part, tokenizer, features)
+    whole, classes = encoded(part, learnt.tokenizer, learnt.features), learnt.classes
+    if learnt.target is not None:
+        own = learnt.target.of(part)
+        told = {LABEL: Ragged(learnt.target.scaled(own.values), own.offsets), OWN: own}
+        whole = Examples(whole.tokens, values=whole.values, opens=whole.opens, closes=whole.closes, labels=told)
     if not classes:
         return _kept(whole, whole.lengths > 0)  # not the empty piece of a cut
     number = {name: at for at, name in enumerate(classes)}
@@ -219,4 +259,5 @@ def _kept(whole: Examples, which_N: np.ndarray) -> Examples:
         values=None if whole.values is None else whole.values.select(at),
         opens=whole.opens[at],
         closes=whole.closes[at],
+        labels={name: own.select(at) for name, own in whole.extra.items()},
     )

@@ -60,8 +60,10 @@ class Run(Value):
     """A file with its columns and split, or the Config of a synthetic task."""
     model: Component.Config
     """The model, its backbone and its mixers, or a classical model."""
-    task: Literal["next", "classify"] = "next"
+    task: Literal["next", "classify", "regress"] = "next"
     """What is asked of the model."""
+    target: str = ""
+    """Task regress: the number that is told after every event: ``remaining``, a column, or ``<label>``."""
     horizon: int = 0
     """Of real values: steps ahead that it is judged on; 0 = the next one. What it learns is the next one anyway."""
     tokenizer: Tokenizer.Config | None = None

@@ -11,10 +11,11 @@ from seqloom.core.errors import ConfigError
 from seqloom.core.protocols import Progress, Silent
 from seqloom.models._base import Model
 from seqloom.models.classical._base import ClassicalModel
+from seqloom.models.classical._regressor import ClassicalRegressor
 from seqloom.models.classical._values import ValueModel
 from seqloom.objectives._base import total
 from seqloom.training.loop import Loop, Trained
-from seqloom.training.prepare import Prepared, prepare
+from seqloom.training.prepare import OWN, Prepared, prepare
 from seqloom.training.run import Run
 
 
@@ -28,7 +29,7 @@ def train(
     progress: Progress | None = None,
 ) -> Trained:
     """Train one model; the loop for networks, ``fit`` for classical ones."""
-    if issubclass(run.model.owner, ClassicalModel | ValueModel):
+    if issubclass(run.model.owner, ClassicalModel | ClassicalRegressor | ValueModel):
         return _fit(run, data, progress or Silent())
     return Loop(run, data, out=out, device=device, progress=progress).run(resume=resume)
 
@@ -57,6 +58,11 @@ def _fit(run: Run, data: Prepared, progress: Progress) -> Trained:
         if train.values is None:
             raise ConfigError("a model of real values needs values, and these data are symbols")
         model.fit(train.values, opens=train.opens, progress=progress)
+    elif isinstance(model, ClassicalRegressor):
+        if train.tokens is None or valid.tokens is None:
+            raise ConfigError("a number is told after symbols, and these data are real values")
+        held = (valid.tokens, valid.extra[OWN]) if len(valid) else None
+        model.fit(train.tokens, train.extra[OWN], held, progress=progress)
     else:
         model.fit(train.tokens, valid.tokens, opens=train.opens, closes=train.closes, progress=progress)
     seconds = time.perf_counter() - began

@@ -79,8 +79,17 @@ def test_the_task_is_on_the_shelf_and_travels_as_json():
     assert SelectiveCopy.Config.from_json(config.to_json()) == config
 
 
+def test_the_test_part_may_be_longer_up_to_the_published_size():
+    task = SelectiveCopy(SelectiveCopy.Config(vocab=16, keep=16, length=256, test_length=4096))
+    train, test = (task.examples(part, 0, 0, 1)[0] for part in ("train", "test"))
+    assert [len(example.tokens) for example in (train, test)] == [256 + 17, 4096 + 17]
+    assert task.oracle(test).tolist() == answers(test).tolist()
+
+
 def test_what_has_no_room_is_refused():
     with pytest.raises(ConfigError, match="must hold 9 symbols"):
         SelectiveCopy.Config(keep=9, length=8)
+    with pytest.raises(ConfigError, match="a context of 3"):
+        SelectiveCopy.Config(test_length=3)
     with pytest.raises(ConfigError, match="the parts train, valid and test"):
         SelectiveCopy().examples("dev")

@@ -58,6 +58,7 @@ def test_noise_walks_trends_and_constants_have_no_season(seed):
     assert period_of(ragged()) == 1
 
 
+@pytest.mark.parity
 def test_autocorrelation_is_that_of_statsmodels():
     tools = pytest.importorskip("statsmodels.tsa.stattools")
     own = seasons(5, 200)
@@ -66,6 +67,7 @@ def test_autocorrelation_is_that_of_statsmodels():
     np.testing.assert_allclose(mine, want, atol=1e-4)  # theirs keeps the linear trend
 
 
+@pytest.mark.parity
 def test_a_forecast_is_that_of_statsforecast():
     models = pytest.importorskip("statsforecast.models")
     own = seasons(6, 60)

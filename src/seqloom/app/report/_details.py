@@ -1,15 +1,18 @@
 """The best model looked at closely, on the test part: how sure it is, where it is surprised, and by what.
 
-At most ``MOST`` predictions are looked at, of sequences that are spread evenly over the test part.
+At most ``MOST`` predictions are looked at, of sequences that are spread evenly over the test part; where it is
+surprised was kept when the whole of it was judged.
 Shapes: N predictions, B bins, R rows of a table, V vocabulary, L steps of all, P predicted channels.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
+from seqloom.app import _regress
+from seqloom.app._by_prefix import ERROR, Kept
 from seqloom.app._values import ValueEngine
 from seqloom.app.judge import LEAST
 from seqloom.app.report._strips import Strip, strips_of, visible, worst_first
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
     from seqloom.evaluation._reliability import Reliability
 
 MOST = 20_000
-FEW_PLACES, PLACES = 40, 24
 COSTLY = 20
 UNSURE = 0.05
 """Bits of a class from which on a sequence is worth showing."""
@@ -32,12 +34,15 @@ UNSURE = 0.05
 
 @dataclass(frozen=True)
 class Place:
-    """Positions of a sequence and what they cost."""
+    """Positions of a sequence (steps ahead, lengths) and what they cost."""
 
     first: int
     last: int
-    bits: float
-    """Of each prediction there."""
+    error: float
+    """Of each prediction there: bits, or the scaled error of a forecast."""
+    low: float
+    """Ends of the interval over test sequences; NaN where one is all there is."""
+    high: float
     count: int
 
     @property
@@ -66,7 +71,10 @@ class Details:
     looked: str
     """At what, in words."""
     what: str
-    """symbol, channel or class."""
+    """symbol, channel, class or number."""
+    predicts: str = "next"
+    unit: str = ""
+    """Of a number."""
     reliability: "Reliability | None" = None
     places: list[Place] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
@@ -81,10 +89,12 @@ def details(found: "Comparison") -> Details | None:
     part = found.loaded.prepared.parts["test"]
     try:
         fitted = entry.chosen.model()
-        look = _classes if found.predicts == "classify" else _steps
-        return look(entry, fitted, part)
+        look = {"classify": _classes, "regress": _numbers}.get(found.predicts, _steps)
+        seen = look(entry, fitted, part)
     except (SeqloomError, MemoryError, RuntimeError):
         return None  # a saved arm may have been removed since, a device may be full: the page can do without
+    places = places_of(entry.chosen.judgement.by_prefix, found.predicts)
+    return replace(seen, predicts=found.predicts, places=places)
 
 
 def _steps(entry: "Entry", fitted: "Fitted", part: Sequences) -> Details:
@@ -100,10 +110,20 @@ def _steps(entry: "Entry", fitted: "Fitted", part: Sequences) -> Details:
         looked=_looked(len(frame), "value" if fitted.predicts_values else "symbol", seen is part),
         what=what,
         reliability=reliability,
-        places=places_of(frame["position"].to_numpy(), frame["bits"].to_numpy()),
         costs=_costs(frame[what].to_list(), frame["bits"].to_numpy()),
         strips=strips_of(fitted, worst_first(part, entry.chosen.judgement), MOST),
     )
+
+
+def _numbers(entry: "Entry", fitted: "Fitted", part: Sequences) -> Details:
+    """A model that tells a number after every event."""
+    seen = spread(part, MOST)
+    whole = part.select(np.flatnonzero(np.isin(part.rows, seen.rows)))  # a cut sequence would have another end
+    examples = encoded(whole, fitted.tokenizer, fitted.engine.blueprint.features)
+    engine: Any = fitted.engine
+    looked = _looked(int(np.sum(whole.lengths)), "number", len(whole) == len(part))
+    held = _regress.inside(engine, whole, examples)
+    return Details(name=entry.name, looked=looked, what="number", unit=engine.target.unit, reliability=held)
 
 
 def _classes(entry: "Entry", fitted: "Fitted", part: Sequences) -> Details:
@@ -145,19 +165,14 @@ def spread(part: Sequences, most: int) -> Sequences:
     return kept.cut(np.zeros(len(kept), np.int64), np.minimum(kept.lengths, most - before_N[before_N < most]))
 
 
-def places_of(position_L: np.ndarray, bits_L: np.ndarray) -> list[Place]:
-    """Mean bits by position; positions share a row where there are many, ever more of them further on."""
-    if not len(position_L):
+def places_of(kept: Kept, predicts: str) -> list[Place]:
+    """What each position cost: behind a prefix of n symbols stands position n + 1."""
+    if ERROR not in kept:
         return []
-    last = int(position_L.max())
-    edges = np.arange(1, last + 2) if last <= FEW_PLACES else np.unique(np.geomspace(1, last + 1, PLACES).astype(int))
-    place_L = np.searchsorted(edges, position_L, "right") - 1
-    count_R = np.bincount(place_L, minlength=len(edges) - 1)
-    sum_R = np.bincount(place_L, bits_L, len(edges) - 1)
-    return [
-        Place(int(edges[r]), int(edges[r + 1]) - 1, float(sum_R[r] / count_R[r]), int(count_R[r]))
-        for r in np.flatnonzero(count_R).tolist()
-    ]
+    own, shift = kept[ERROR], int(predicts in ("next", "values"))
+    first, last = ((edge_B + shift).tolist() for edge_B in (own.first_B, own.last_B))
+    rows = zip(first, last, own.intervals(), own.symbols_B.tolist(), strict=True)
+    return [Place(begin, end, *interval, count) for begin, end, interval, count in rows if count]
 
 
 def shortened(sequence: Any, limit: int = 160) -> str:

@@ -19,6 +19,27 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 MARKS = ("circle", "square", "diamond", "triangle-up", "x", "star", "hexagon", "pentagon")
 GREY = "#7F7F7F"
 LETTERS = 24
+_STEPS = "Where in a sequence {} is surprised: early, before it knows enough, or far from the beginning."
+_PLACES = {
+    "next": ("Surprise by position", "position in the sequence", "position", "bits of each symbol", _STEPS),
+    "values": ("Surprise by position", "position in the sequence", "position", "bits of each value", _STEPS),
+    "forecast": ("Error by steps ahead", "steps ahead", "step", "scaled error", "How far ahead {} sees."),
+    "classify": (
+        "Bits by length",
+        "length of the sequence",
+        "length",
+        "bits of each class",
+        "Whether {} tells short sequences apart as well as long ones.",
+    ),
+    "regress": (
+        "Error by events read",
+        "events read",
+        "after",
+        "absolute error",
+        "How early {} knows, and how much it gains by every event.",
+    ),
+}
+"""Title, axis, one of what stands on it, unit and words of the chart by position, by what is predicted."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +116,7 @@ def _learning(found: "Comparison", entries: list["Entry"]) -> Chart:
                 (f"{entry.name}{run}", f"{look['seconds']:.2f}", f"{value:.3f}")
                 for look, value in zip(looks, bits, strict=True)
             ]
-    unit = "bits per value" if found.predicts == "forecast" else named(found.measure)
+    unit = "bits per value" if found.predicts in ("forecast", "regress") else named(found.measure)
     figure.update_xaxes(title="seconds of training", rangemode="tozero")
     figure.update_yaxes(title=f"{unit} (validation)")
     about = "How the validation part got better while the networks trained. Lower is better."
@@ -123,7 +144,7 @@ def _against(found: "Comparison", entries: list["Entry"], title: str, what: str,
         interval = "" if row.low is None else f"{row.low:.3f} to {row.high:.3f}"
         size = f"{entry.mean(what):,.2f}" if what == "seconds" else f"{entry.mean(what):,.0f}"
         rows.append((entry.name, size, f"{row.mean:.3f}", interval))
-    unit = named(found.measure)
+    unit = named(found.measure, found.unit)
     sizes = [max(entry.mean(what), 1e-3) for entry in entries]
     # powers of ten alone where there are several of them, else what plotly finds between two
     figure.update_xaxes(title=axis, type="log", dtick=1 if max(sizes) > 30 * min(sizes) else None)
@@ -136,7 +157,7 @@ def _calibration(seen: "Details") -> Chart:
     curve = seen.reliability
     if curve is None:
         raise ValueError("nothing to draw")
-    values = seen.what == "channel"
+    values = seen.what in ("channel", "number")
     said, came = curve.confidence_B.tolist(), curve.frequency_B.tolist()
     end = min(1.0, 1.15 * max(*said, *came))
     figure = go.Figure()
@@ -165,24 +186,43 @@ def _calibration(seen: "Details") -> Chart:
 
 
 def _places(seen: "Details") -> Chart:
+    title, axis, mark, unit, about = _PLACES[seen.predicts]
+    unit += f" ({seen.unit})" if seen.unit else ""
     figure = go.Figure()
     middle = [(place.first + place.last) / 2 for place in seen.places]
     figure.add_scatter(
         x=middle,
-        y=[place.bits for place in seen.places],
+        y=[place.error for place in seen.places],
+        error_y=_bars([(place.low, place.error, place.high) for place in seen.places]),
         mode="lines+markers",
         line={"color": COLOURS[0]},
         showlegend=False,
         text=[place.name for place in seen.places],
-        hovertemplate="position %{text}: %{y:.2f} bits<extra></extra>",
+        hovertemplate=f"{mark} %{{text}}: %{{y:.2f}} {_plain(seen.unit) or unit.split()[0]}<extra></extra>",
     )
     wide = seen.places[-1].last > 100
-    figure.update_xaxes(title="position in the sequence", type="log" if wide else "linear", dtick=1 if wide else None)
-    unit = "bits of each value" if seen.what == "channel" else "bits of each symbol"
+    figure.update_xaxes(title=axis, type="log" if wide else "linear", dtick=1 if wide else None)
     figure.update_yaxes(title=unit, rangemode="tozero")
-    rows = [(place.name, f"{place.bits:.3f}", f"{place.count:,}") for place in seen.places]
-    about = f"Where in a sequence {seen.name} is surprised: early, before it knows enough, or far from the beginning."
-    return _chart("Surprise by position", about, figure, ("position", unit, "predictions"), rows)
+    rows = [
+        (
+            place.name,
+            f"{place.error:.3f}",
+            "" if math.isnan(place.low) else f"{place.low:.3f} to {place.high:.3f}",
+            f"{place.count:,}",
+        )
+        for place in seen.places
+    ]
+    about = f"{about.format(seen.name)} Of the whole test part; the bars are the 95 % intervals."
+    return _chart(title, about, figure, (mark, unit, "95 % interval", "predictions"), rows)
+
+
+def _bars(ends: Sequence[tuple[float, float, float]]) -> dict[str, Any]:
+    """Error bars of low, mean and high; none where one sequence is all there is."""
+    if any(math.isnan(low) for low, _, _ in ends):
+        return {"type": "data", "visible": False}
+    above = [max(high - mean, 0.0) for _, mean, high in ends]
+    below = [max(mean - low, 0.0) for low, mean, _ in ends]
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1, "width": 2}
 
 
 def _costs(seen: "Details") -> Chart:

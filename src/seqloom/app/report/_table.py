@@ -38,14 +38,16 @@ def write_table(found: "Comparison", path: str | Path) -> Path:
 
 def headings(found: "Comparison") -> tuple[str, ...]:
     """Of the shown columns."""
-    right = "inside 80 %" if found.predicts in ("values", "forecast") else "right"
+    right = "inside 80 %" if found.predicts in ("values", "forecast", "regress") else "right"
     sizes = ("parameters", "seconds", "tokens/s", "MB")
-    return ("model", named(found.measure), "95 % interval", "± over seeds", right, *sizes, "cannot be told apart from")
+    measure = named(found.measure, found.unit)
+    return ("model", measure, "95 % interval", "± over seeds", right, *sizes, "cannot be told apart from")
 
 
-def named(measure: str) -> str:
-    """A measure as it is shown."""
-    return {"mase": "scaled error"}.get(measure, measure.replace("_", " "))
+def named(measure: str, unit: str = "") -> str:
+    """A measure as it is shown, with the unit of what is told where it has one."""
+    name = {"mase": "scaled error", "mae": "absolute error"}.get(measure, measure.replace("_", " "))
+    return f"{name} ({unit})" if unit else name
 
 
 def rows(found: "Comparison") -> list[dict[str, Any]]:

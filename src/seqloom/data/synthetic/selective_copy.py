@@ -17,7 +17,7 @@ from seqloom.core.batch import Example
 from seqloom.core.errors import ConfigError
 from seqloom.core.sizes import Sizes
 from seqloom.core.specials import SPECIALS
-from seqloom.data.synthetic._base import Drawn, Task
+from seqloom.data.synthetic._base import Drawn, Place, Task
 
 BLANK = SPECIALS.count
 FIRST = BLANK + 1
@@ -35,13 +35,16 @@ class SelectiveCopy(Task):
         keep: int = 4
         """Symbols in a context."""
         length: int = 60
-        """Columns of the context."""
+        """Columns of the context; the published task has 4096, with 16 symbols of 16 to keep."""
+        test_length: int = 0
+        """Columns of the context of test examples; 0 = as many as in training."""
 
         def __post_init__(self) -> None:
             """Refuse a context without room."""
-            if not 1 <= self.keep <= self.length or self.vocab < 2:
+            shortest = min(self.length, self.test_length or self.length)
+            if not 1 <= self.keep <= shortest or self.vocab < 2:
                 raise ConfigError(
-                    f"a context of {self.length} must hold {self.keep} symbols of at least 2, not {self.vocab}"
+                    f"a context of {shortest} must hold {self.keep} symbols of at least 2, not {self.vocab}"
                 )
 
     @property
@@ -54,9 +57,10 @@ class SelectiveCopy(Task):
         """One symbol in ``vocab``: they are drawn evenly."""
         return 1.0 / self.config.vocab
 
-    def draw(self, rng: np.random.Generator) -> Drawn:
+    def draw(self, rng: np.random.Generator, place: Place) -> Drawn:
         """Places without repetition, symbols with."""
-        keep, length = self.config.keep, self.config.length
+        keep = self.config.keep
+        length = (self.config.test_length if place.part == "test" else 0) or self.config.length
         places = np.sort(rng.choice(length, keep, replace=False))
         symbols = FIRST + rng.integers(self.config.vocab, size=keep)
         tokens = np.full(length + 1 + keep, BLANK, dtype=np.int32)
@@ -65,5 +69,5 @@ class SelectiveCopy(Task):
 
     def oracle(self, example: Example) -> np.ndarray:
         """The symbols of the context in order: always right."""
-        context = example.tokens[: self.config.length]
+        context = example.tokens[: int(np.argmax(example.tokens == SPECIALS.sep))]
         return context[context != BLANK]

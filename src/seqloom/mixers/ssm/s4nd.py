@@ -44,6 +44,8 @@ LINE_STEPS, GRID_STEPS = (1e-3, 1e-1), (1e-2, 1.0)
 class S4ND(Filter):
     """State-space mixer of images and volumes; along a single axis it is S4D."""
 
+    same_as = "s4d"
+
     @dataclass(frozen=True, kw_only=True)
     class Config(Filter.Config):
         """Options of S4ND."""
