@@ -122,6 +122,18 @@ def test_decays_to_nothing_without_nan():
     assert all(torch.isfinite(torch.view_as_real(g)).all() for g in torch.autograd.grad(k.sum(), (log_a, c)))
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_tables_hold_no_denormal_numbers(dtype):
+    """A processor takes a hundred times as long for each; what is left is what the power is."""
+    log_a_DN = torch.complex(-torch.logspace(-2, 1, 40).double(), torch.linspace(0, 3, 40).double())[None]
+    table_DMN = _tables._powers(log_a_DN, 400, dtype)
+    parts = torch.view_as_real(table_DMN).abs()
+    assert not ((parts > 0) & (parts < torch.finfo(dtype).tiny)).any()
+    assert (parts == 0).any()
+    want_DMN = (torch.arange(400)[:, None] * log_a_DN[:, None]).exp().to(dtype)
+    assert_close(table_DMN, want_DMN, rtol=1e-5 if dtype == torch.complex64 else 1e-13, atol=1e-30)
+
+
 def test_memory_and_work_are_of_the_factored_form():
     """Kept: the inputs. Done: 2 N multiply-adds an output and tables of 2 N sqrt(L), not N L exponentials."""
     D, N, L = 3, 16, 4096

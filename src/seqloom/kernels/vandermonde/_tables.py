@@ -4,9 +4,12 @@
 
 Only a^1, a^2, a^4 .. are exponentials (of float64 arguments); every other power is one complex product away from a
 power of half its size, so that its error is that of log2(sqrt(L)) products, and a table costs no more than writing it.
-Real and imaginary parts stay interleaved: the conjugate of one table times the other is a real dot product.
+Real and imaginary parts stay interleaved: the conjugate of one table times the other is a real dot product. Powers
+that have decayed to nothing are made zeros: as denormal numbers they slow the products of 512 modes of GSS ten times.
 Shapes: as in the kernel's ``__init__``; X = 2 N interleaved parts.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -70,6 +73,10 @@ def _powers(log_a_DN: Tensor, count: int, dtype: torch.dtype) -> Tensor:
         factor_D1N = (done * log_a_DN).exp().to(dtype)[:, None]
         torch.mul(table_DMN[:, :more], factor_D1N, out=table_DMN[:, done : done + more])
         done += more
+    limits = torch.finfo(dtype)
+    least = limits.tiny / limits.eps
+    if count * float(log_a_DN.real.min()) < math.log(least):
+        table_DMN = torch.view_as_complex(torch.hardshrink(torch.view_as_real(table_DMN), least))
     return table_DMN
 
 
