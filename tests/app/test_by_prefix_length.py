@@ -70,7 +70,7 @@ def test_an_arm_of_an_earlier_version_has_none(found):
     old = {key: own for key, own in judgement.arrays().items() if not key.startswith(_by_prefix.PREFIX)}
     read = Judgement.of("next", old)
     assert (read.bits, read.accuracy, read.by_prefix) == (judgement.bits, judgement.accuracy, {})
-    assert _by_prefix.frame({"old": read.by_prefix}, "bits").columns == ["model", *COLUMNS]
+    assert _by_prefix.frame({"old": read.by_prefix}, "next").columns == ["model", *COLUMNS]
     assert _by_prefix.average([read.by_prefix, judgement.by_prefix]) == {}
 
 
@@ -139,7 +139,7 @@ def test_what_nobody_looked_at_is_left_out(cycles, counted: Fitted, monkeypatch)
     whole = judge(counted.engine, data)
     monkeypatch.setattr("seqloom.app._engines.LOOKED_AT", int(whole.counted * data.sizes.vocabulary / 3))
     part = judge(counted.engine, data)
-    wholes, parts = (_by_prefix.frame({"": one.by_prefix}, "bits") for one in (whole, part))
+    wholes, parts = (_by_prefix.frame({"": one.by_prefix}, "next") for one in (whole, part))
     assert parts.drop("accuracy").equals(wholes.drop("accuracy"))
     assert 0 < part.by_prefix["right"].symbols_B.sum() < whole.by_prefix["right"].symbols_B.sum()
 

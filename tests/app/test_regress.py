@@ -1,6 +1,7 @@
 """A number after every event, end to end, on a log whose remaining times are a known function of what happened."""
 
 import re
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -8,6 +9,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from seqloom.app._engines import wrapped
+from seqloom.app._regress import calibrated
 from seqloom.app.compare import compare
 from seqloom.app.fit import fit
 from seqloom.app.fitted import load
@@ -119,7 +122,7 @@ def test_what_makes_sense_works_and_the_rest_says_what_to_ask_instead(fitted):
     assert len(fitted.embed(log())) == 120
     assert fitted.similar(log(), id="c3", top=1)["neighbour"][0] in {f"c{k}" for k in range(0, 120, 3)}
     for ask in (fitted.score, fitted.surprise, lambda _: fitted.step("fast0")):
-        with pytest.raises(ConfigError, match=r"a number after every event.*of the task next"):
+        with pytest.raises(ConfigError, match=r"a number after every event.*fitted with --task next"):
             ask(log())
     with pytest.raises(ConfigError, match="tells a number writes no sequences"):
         fitted.generate()
@@ -141,8 +144,8 @@ def test_symbols_never_seen_and_empty_sequences_get_an_answer(fitted, tmp_path):
 def test_a_comparison_is_of_absolute_errors_beside_the_median_with_the_unit(found, tmp_path):
     assert [entry.name for entry in found.entries][-1] == "median"
     assert (found.measure, found.unit, found.baseline) == ("mae", "hours", "median")
-    assert "mean absolute error (hours)" in found.sentence()
-    assert "the trivial answer (median) needs" in found.sentence()
+    assert re.search(r"is best with a mean absolute error of \d+\.\d{3} hours", found.sentence())
+    assert "the trivial answer (median) has" in found.sentence()
     figures = found.figures()
     assert figures["unit"] == "hours"
     assert {"mae", "pinball", "rmse"} <= figures["models"][0].keys()
@@ -157,6 +160,11 @@ def test_the_report_shows_the_unit_the_calibration_and_the_error_by_events_read(
     page = re.sub(r"<script.*?</script>", "", render(found), flags=re.DOTALL)
     for words in ("absolute error (hours)", "Calibration", "Error by events read", "inside 80 %"):
         assert words in page
+    events = [event for entry in found.entries for event in entry.chosen.events if event["kind"] == "look"]
+    looks = [f">{event['loss']:.3f}<" for event in events]
+    assert "loss of the scaled number" in page  # what the best weights are chosen by
+    assert looks
+    assert all(look in page for look in looks)
 
 
 def test_a_comparison_goes_on_where_it_was(found, tmp_path_factory):
@@ -225,6 +233,54 @@ def test_labels_that_are_numbers_are_told():
         load_data(classes, task="regress")
 
 
+def test_a_label_is_asked_for_by_its_column_too(tmp_path):
+    path = tmp_path / "scores.csv"
+    pl.DataFrame({"text": ["ab", "ba", "aab"] * 20, "label": [1.5, 2.5, 3.5] * 20}).write_csv(path)
+    model = fit(path, "gru", target="label", budget="3steps", out=tmp_path / "m")
+    assert model.run == fit(path, "gru", task="regress", budget="3steps").run
+    more = fit(path, start=tmp_path / "m", target="label", budget="2steps")
+    assert more.metrics["unit"] == "label"
+    with pytest.raises(ConfigError, match="tells label, not remaining: leave --target away"):
+        fit(path, start=tmp_path / "m", target="remaining", budget="2steps")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (pl.when(pl.col("case") == "c71").then(None).otherwise("cost"), "row 57: the sequence 'c71' .* has no number"),
+        (pl.when(pl.col("case") == "c71").then(pl.lit("?")).otherwise("cost"), "row 57: 'cost' holds no number"),
+        (None, "no column of numbers 'cost' to predict"),
+        (pl.when(pl.col("case") == "c71").then(pl.lit(" 7")).otherwise("cost"), "'cost' is text in one of both files"),
+    ],
+)
+def test_of_two_files_the_one_with_the_fault_is_named(tmp_path, spoil, words):
+    first, second = log(range(60)), log(range(60, 80))
+    first.write_csv(tmp_path / "train.csv")
+    (second.drop("cost") if spoil is None else second.with_columns(cost=spoil)).write_csv(tmp_path / "test.csv")
+    for inputs in (None, "all"):
+        source = FileSource(path=str(tmp_path / "train.csv"), columns=Columns(inputs=inputs))
+        with pytest.raises(DataError, match=rf"test\.csv.*{words}"):
+            load_data(source, target="cost", test=str(tmp_path / "test.csv"))
+
+
+def test_an_input_that_is_text_in_one_file_alone_is_named(tmp_path):
+    log(range(60)).write_csv(tmp_path / "train.csv")
+    log(range(60, 80)).with_columns(cost=pl.lit("low")).write_csv(tmp_path / "test.csv")
+    source = FileSource(path=str(tmp_path / "train.csv"), columns=Columns(inputs="cost"))
+    with pytest.raises(DataError, match=r"test\.csv.*'cost' is text in one of both files and numbers in the other"):
+        load_data(source, target="remaining", test=str(tmp_path / "test.csv"))
+
+
+def test_no_interval_of_an_error_lies_below_zero():
+    """Student's t reaches further down than an error can be where sequences are few and unlike."""
+    few = log(range(30)).with_columns(cost=pl.Series([0.0] * 145 + [9.0] * 5))
+    found = compare(few, ["median"], target="cost")
+    assert 2 <= len(found.loaded.prepared.parts["test"]) <= 4
+    bins = found.by_prefix_length()
+    assert bins["low"].min() == 0 == found.entries[0].row.low
+    assert bins["high"].max() > bins["mae"].max()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
@@ -244,6 +300,11 @@ def test_bad_data_are_refused_with_what_mends_them():
         load_data(log().drop("time"), target="remaining")
     with pytest.raises(DataError, match=r"too few sequences.*--test"):
         load_data(log(range(1)), target="remaining")
+    with pytest.raises(DataError, match=r"a split by position: .* would be cut.*Choose another --split"):
+        load_data(FileSource(path="sample:flights", how="position"), target="remaining")
+    late = log().with_columns(cost=pl.when(pl.col("case").is_in(["c5", "c119"])).then(None).otherwise("cost"))
+    with pytest.raises(DataError, match=r"row 26: .*'c5' .* 2 of 120 sequences have none"):
+        load_data(late, target="cost")
     with pytest.raises(DataError, match="holds values: a number is told after symbols"):
         load_data([np.arange(9.0) for _ in range(9)], target="remaining")
     with pytest.raises(ConfigError, match="ngram tells no number after every event; there are median, annotated_"):
@@ -255,6 +316,9 @@ def test_bad_data_are_refused_with_what_mends_them():
 def test_a_constant_a_single_event_and_cases_of_one_event_are_no_trouble():
     constant = fit(log().with_columns(cost=pl.lit(4.0)), "gru", target="cost", budget="5steps")
     assert constant.metrics["trivial"]["mae"] == 0
+    told = "it is 4 after every event of the training part: there is nothing to learn"
+    assert told in load_data(log().with_columns(cost=pl.lit(4.0)), target="cost").notes
+    assert not any("nothing to learn" in note for note in load_data(log(), target="cost").notes)
     assert np.isfinite(constant.metrics["test"]["mae"])
     single = log().group_by("case", maintain_order=True).first()
     for name in ("annotated_transitions", "gru"):
@@ -287,6 +351,9 @@ def test_long_sequences_are_cut_into_windows_that_tell_every_event_once():
     model = fit(frame, "gru", target="remaining", budget="3steps")
     assert model.engine.blueprint.window == 128
     assert model.metrics["test"]["counted"] == 700 * model.metrics["test"]["units"]
+    engine = wrapped(replace(model.engine.blueprint, margin=0.0), model.engine.model)
+    valid = load_data(frame, target="remaining").prepared.valid  # whole sequences, as the test part is judged
+    assert calibrated(engine, valid).blueprint.margin == model.engine.blueprint.margin > 0
 
 
 def test_an_interval_that_is_too_narrow_is_widened_by_the_validation_part():

@@ -62,6 +62,11 @@ def test_a_column_without_a_number_names_the_row():
         Target.fit(frame([("a", 0), ("b", 0), ("b", 1)], cost=[1.0, None, float("nan")]), "cost")
 
 
+def test_a_number_without_measure_names_the_row():
+    with pytest.raises(DataError, match=r"row 2: 'cost' of the sequence 'b' that begins here is too large \(found -1e"):
+        Target.fit(frame([("a", 0), ("b", 0)], cost=[1.0, -1e200]), "cost")
+
+
 def test_text_in_a_column_names_the_row_and_what_was_found():
     log = frame([("a", 0), ("a", 1), ("b", 0)], cost=["1.5", "n/a", "3"])
     with pytest.raises(DataError, match=r"row 1: 'cost' holds no number in event 2 of .* 'a' .*found 'n/a'"):
@@ -103,6 +108,16 @@ def test_scaled_numbers_have_mean_0_and_deviation_1_and_come_back(skewed):
     assert (z.mean(), z.std()) == (pytest.approx(0, abs=1e-12), pytest.approx(1))
     np.testing.assert_allclose(target.own(z), told, rtol=1e-9)
     assert Target.from_json(target.to_json()) == target
+
+
+def test_what_lies_below_a_training_part_without_negative_numbers_is_told_too():
+    y = np.array([0.0, 1, 1, 2, 2, 3, 50])
+    target = Target.fit(frame([(str(k), 0) for k in range(7)], cost=y), "cost")
+    assert target.bend
+    later = np.array([-500.0, -target.bend, -1e-6, 0, 1e-6, 7])
+    scaled = target.scaled(later)
+    assert (np.diff(scaled) > 0).all()
+    np.testing.assert_allclose(target.own(scaled), later, rtol=1e-9, atol=1e-12)
 
 
 def test_a_constant_is_told_exactly_and_no_time_lies_below_zero():

@@ -19,6 +19,7 @@ import polars as pl
 
 from seqloom.data.examples import Examples
 from seqloom.data.ragged import Ragged
+from seqloom.evaluation._interval import Interval
 from seqloom.evaluation.by_prefix_length import ByPrefixLength
 
 ERROR, RIGHT = "error", "right"
@@ -82,19 +83,30 @@ def average(seeds: Sequence[Kept]) -> Kept:
     return {name: ByPrefixLength.average([kept[name] for kept in seeds]) for name in (ERROR, RIGHT)}
 
 
-def frame(models: Mapping[str, Kept], measure: str) -> pl.DataFrame:
+def frame(models: Mapping[str, Kept], predicts: str) -> pl.DataFrame:
     """``model, from, to, sequences, symbols``, the measure, ``low, high, accuracy``: a row a model and bin."""
+    measure = {"forecast": "mase", "regress": "mae"}.get(predicts, "bits")
     names = ("model", "from", "to", "sequences", "symbols", measure, "low", "high", "accuracy")
     whole = {"from", "to", "sequences", "symbols"}
     kinds = {name: pl.Int64 if name in whole else pl.Float64 for name in names} | {"model": pl.String}
-    rows = [(model, *row) for model, kept in models.items() if kept for row in _rows(kept)]
+    rows = [(model, *row) for model, kept in models.items() if kept for row in _rows(kept, predicts)]
     return pl.DataFrame(rows, schema=kinds, orient="row")
 
 
-def _rows(kept: Kept) -> list[tuple[float | None, ...]]:
+def intervals(kept: Kept, predicts: str) -> list[Interval]:
+    """Of what decides, in every bin."""
+    return [own._replace(low=max(own.low, floor(predicts))) for own in kept[ERROR].intervals()]
+
+
+def floor(predicts: str) -> float:
+    """What no interval falls below: few sequences spread it further than an error can be, or bits but of a density."""
+    return -math.inf if predicts == "values" else 0.0
+
+
+def _rows(kept: Kept, predicts: str) -> list[tuple[float | None, ...]]:
     error, right_B = kept[ERROR], kept[RIGHT].mean_B.tolist()
     edges = (error.first_B.tolist(), error.last_B.tolist(), error.sequences_B.tolist(), error.symbols_B.tolist())
-    rows = zip(*edges, error.intervals(), right_B, strict=True)
+    rows = zip(*edges, intervals(kept, predicts), right_B, strict=True)
     return [(*counts, *(_finite(one) for one in (*interval, right))) for *counts, interval, right in rows]
 
 

@@ -57,10 +57,10 @@ def _every(loaded: Loaded) -> tuple[list[str], list[str]]:
     notes: list[str] = []
     for shelf in ("recipes", "models/classical", "mixers"):
         for name in discovery.names(shelf):
-            if shelf == "mixers" and (other := vars(mixers.get(name)).get("same_as")):
-                notes.append(f"{name} is left out: with its default options it is {other}")
-                continue
             try:
+                if shelf == "mixers" and (other := vars(mixers.get(name)).get("same_as")):
+                    notes.append(f"{name} is left out: with its default options it is {other}")
+                    continue
                 (names if _suits(shelf, name, loaded) else unsuited).append(name)
             except MissingExtra as missing:
                 notes.append(f"{name} is left out: {missing}")

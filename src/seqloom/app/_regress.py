@@ -37,10 +37,10 @@ from seqloom.evaluation.pinball import pinball
 from seqloom.models.classical._regressor import LEVELS as KEPT
 from seqloom.models.classical._regressor import ClassicalRegressor
 from seqloom.objectives.regress import LABEL
-from seqloom.training.prepare import Prepared
+from seqloom.training.prepare import OWN, Prepared
 
 LEVELS = (0.1, 0.5, 0.9)
-NO_NEXT = "this model tells a number after every event; what comes next is said by a model of the task next"
+NO_NEXT = "it tells a number after every event; what comes next is told by a model fitted with --task next"
 
 
 class Regressor(Engine):
@@ -58,7 +58,7 @@ class Regressor(Engine):
 
     @property
     def stepper(self) -> Stepper:
-        raise ConfigError(NO_NEXT)
+        raise ConfigError(f"this model takes no steps: {NO_NEXT}")
 
     @abstractmethod
     def told(self, examples: Examples, levels: Sequence[float] = LEVELS) -> Ragged:
@@ -223,6 +223,10 @@ def remarks(data: Prepared) -> list[str]:
     said = [f"predicted after every event: {what}" + (f", in {target.unit}" if remaining else "") + shape]
     if remaining and data.features is None:
         said.append("networks read the symbols alone; --inputs gap,elapsed lets them read the time that has passed")
+    came = data.train.extra[OWN].flat
+    came = came[np.isfinite(came)]
+    if len(came) and np.ptp(came) == 0:
+        said.append(f"it is {came[0]:g} after every event of the training part: there is nothing to learn")
     return said
 
 

@@ -8,7 +8,7 @@ import re
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from seqloom.app._every import BASELINE, check_names, chosen
 from seqloom.app.card import data_lines, versions
 from seqloom.app.fit import TIMING, Outcome, check_folder, finish, fit_run
 from seqloom.app.fitted import Fitted
-from seqloom.app.judge import MEASURES, Judgement, predicted, trivial
+from seqloom.app.judge import MEASURES, Judgement, in_words, predicted, trivial
 from seqloom.app.plan import Loaded, is_neural, load_data
 from seqloom.core.errors import CheckpointError, ConfigError, MissingExtra, SeqloomError
 from seqloom.core.fingerprint import config_hash
@@ -184,21 +184,20 @@ class Comparison:
         """
         arms = {entry.name: entry.arms for entry in self.entries if entry.row is not None}
         done = {name: _by_prefix.average([arm.judgement.by_prefix for arm in own]) for name, own in arms.items()}
-        return _by_prefix.frame(done, self.measure if self.predicts in ("forecast", "regress") else "bits")
+        return _by_prefix.frame(done, self.predicts)
 
     def sentence(self) -> str:
         """The result in plain words."""
-        first, unit = self.best, self.measure.replace("_", " ").replace("mase", "mean absolute scaled error")
-        unit = f"mean absolute error ({self.unit})" if self.unit else unit
+        first, has = self.best, "has" if self.predicts in ("forecast", "regress") else "needs"
         if first.row is None or first.row.mean is None:
             return "No model gave every test sequence a finite score."
-        text = f"{first.name} is best with {first.row.mean:.3f} {unit}"
+        text = f"{first.name} is best with {in_words(first.row.mean, self.predicts, self.unit)}"
         ties = [name for name in first.row.ties if name != first.name]
         if ties:
             text += f", but cannot be told apart from {_and(ties)}"
         base = next((entry for entry in self.entries if entry.name == self.baseline and entry.row is not None), None)
         if base is not None and base is not first and base.row is not None and base.row.mean:
-            text += f"; the trivial answer ({base.name}) needs {base.row.mean:.3f}"
+            text += f"; the trivial answer ({base.name}) {has} {base.row.mean:.3f}"
         return text + "."
 
     def save_best(self, folder: str | Path) -> Path:
@@ -316,7 +315,7 @@ def _cost(plans: list[tuple[Entry, Run]], budget: str, out: Path | None) -> str:
     neural = sum(is_neural(run.model) for _, run in left)
     each = parse(budget)
     done = f", {len(plans) - len(left)} finished before" if len(left) < len(plans) else ""
-    words = f"{len(plans)} trainings{done}; {neural} networks of {each} each"
+    words = f"{len(plans)} trainings{done}; {neural} {'network' if neural == 1 else 'networks'} of {each} each"
     if each.seconds is not None:
         minutes, seconds = divmod(round(neural * each.seconds), 60)
         words += f": about {minutes} min {seconds:02d} s, and some seconds for the others and for judging"
@@ -365,7 +364,8 @@ def _table(entries: list[Entry], loaded: Loaded, budget: str, seeds: int) -> Com
         if any(not np.array_equal(arm.judgement.count_N, counts_N) for entry in done for arm in entry.arms):
             raise CheckpointError("finished arms were judged on other test sequences; choose another --out")
         table = Table.of(sums, counts_N)
-        rows = {row.name: row for row in table.rows}
+        least = _by_prefix.floor(predicted(loaded.prepared))
+        rows = {row.name: row if row.low is None else replace(row, low=max(row.low, least)) for row in table.rows}
         for entry in done:
             entry.row = rows[entry.name]
         done.sort(key=lambda entry: [row.name for row in table.rows].index(entry.name))

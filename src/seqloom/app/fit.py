@@ -140,7 +140,7 @@ def fit_run(
         if weights is not None:
             loop.model.load_state_dict(dict(weights))
         trained = loop.run(resume=resume)
-        engine: Engine = calibrated(trained_engine(run, data, trained.model), data.valid)
+        engine: Engine = calibrated(trained_engine(run, data, trained.model), whole.valid)
     else:
         if data.features is not None and not reads_inputs(run, data):
             progress.note(f"{name} does not read inputs: they are left out")
@@ -199,8 +199,10 @@ def _begun(start: str | Path, model: str | None, task: str, target: str | None) 
         raise ConfigError(f"{start} is a model already: leave --model away")
     if task not in ("auto", begun.task) and not (task == "forecast" and begun.predicts_values):
         raise ConfigError(f"{start} was trained for the task {begun.task}, not for {task}")
-    if target is not None and target != begun.run.target:
-        raise ConfigError(f"{start} tells {begun.run.target or 'no number'}, not {target}: leave --target away")
+    told = begun.learnt.target
+    known = "no number" if told is None else told.unit if told.name == LABEL else told.name
+    if target not in (None, known):
+        raise ConfigError(f"{start} tells {known}, not {target}: leave --target away")
     return begun
 
 

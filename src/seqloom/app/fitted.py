@@ -94,7 +94,7 @@ class Fitted:
             Real values: ``id, channel, mean, low, high``; the value lies between low and high in 80 of 100 cases.
             With a horizon ``id, step, channel, mean, low, high``, step 1 being the next one.
             Task classify: ``id, class, probability`` and one column ``p(NAME)`` a class.
-            Task regress: ``id, prediction, lower, upper, unit``; the number lies between both in 80 of 100 cases.
+            Task regress: ``id, prediction, lower, upper, unit``; it should lie between both in 80 of 100 cases.
         """
         _positive(top=top)
         asked, examples = self._encoded(data)
@@ -157,8 +157,8 @@ class Fitted:
         asked, examples = self._encoded(data)
         if self.task == "classify" and asked.labels is None:
             raise SeqloomError("these data have no labels to score against; use predict")
-        measure = "mae" if self.task == "regress" else "bits"
-        return _by_prefix.frame({"": judged(self.engine, asked, examples).by_prefix}, measure).drop("model")
+        got = judged(self.engine, asked, examples)
+        return _by_prefix.frame({"": got.by_prefix}, got.task).drop("model")
 
     def generate(
         self,

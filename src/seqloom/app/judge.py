@@ -28,6 +28,7 @@ from seqloom.core.specials import SPECIALS
 from seqloom.data.examples import Examples
 from seqloom.data.ragged import Ragged
 from seqloom.data.sequences import Sequences
+from seqloom.data.target import UNITS
 from seqloom.models import classical
 from seqloom.training.prepare import OWN, Prepared, encoded
 
@@ -104,6 +105,15 @@ class Judgement:
         own = dict(arrays)
         kept = _by_prefix.taken(own)
         return cls(task, own.pop("bits"), own.pop("count"), own.pop("hits"), further=own, by_prefix=kept)
+
+
+def in_words(figure: float, predicts: str, unit: str = "") -> str:
+    """What decides, as it stands in a sentence; ``unit`` of a number that is told."""
+    if predicts not in ("forecast", "regress"):
+        return f"{figure:.3f} {MEASURES[predicts].replace('_', ' ')}"
+    if predicts == "forecast":
+        return f"a mean absolute scaled error of {figure:.3f}"
+    return f"a mean absolute error of {figure:.3f} " + (unit if unit in UNITS else f"({unit})")
 
 
 def judge(engine: Engine, data: Prepared) -> Judgement:

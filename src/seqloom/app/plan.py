@@ -147,7 +147,7 @@ def load_data(
         mend = "Name the columns of numbers with --value, or leave --horizon away."
         raise DataError(f"holds {sequences.kind}: a forecast is of real values", file=sequences.source, mend=mend)
     base = _base(given.stamped(sequences), sequences, chosen, None if learnt is None else learnt.tokenizer)
-    base = replace(base, horizon=horizon, target=(target or LABEL) if chosen == "regress" else "")
+    base = replace(base, horizon=horizon, target=_told(target, given, sequences) if chosen == "regress" else "")
     prepared = prepare(base, sequences, learnt=learnt)
     _check_parts(prepared, sequences.source, chosen)
     guessed = [] if task != "auto" else [f"task {chosen}: {_why(labelled)} (--task overrides)"]
@@ -169,6 +169,13 @@ def _checked(task: str, horizon: int, target: str | None) -> str:
     if target is not None:
         return "regress"
     return "forecast" if horizon else task
+
+
+def _told(target: str | None, source: FileSource, sequences: Sequences) -> str:
+    """The number that is meant; the label has the name of its column, too."""
+    own = (None if source.columns is None else source.columns.label) or "label"
+    labelled = target == own and sequences.labels is not None and own not in sequences.channels
+    return LABEL if labelled or not target else target
 
 
 def _as_far(config: Component.Config, horizon: int) -> Component.Config:

@@ -6,6 +6,8 @@
 
     z = (y - mean) / scale,  or  (log(1 + y / bend) - mean) / scale  where that leans less to one side
 
+The logarithm goes on as a straight line below 0, where later data may lie though the training part does not.
+
 Everything is learnt from the training part alone. Numbers with a long tail (most waiting times) take the logarithm.
 Shapes: N sequences, L events of all.
 """
@@ -28,6 +30,8 @@ UNITS = {"days": 86400.0, "hours": 3600.0, "minutes": 60.0, "seconds": 1.0}
 ENOUGH = 2.0
 PLAIN = "units of the time column"
 """Of times that are numbers."""
+MOST = 1e100
+"""Beyond, squared errors would be infinite."""
 LEAST = 1e-12
 """Standard deviation below which the numbers are constant: they are shifted and not scaled."""
 
@@ -89,12 +93,15 @@ class Target(Value):
     def scaled(self, y: np.ndarray) -> np.ndarray:
         """Numbers as a model learns them."""
         y = np.asarray(y, np.float64)
-        return ((np.log1p(y / self.bend) if self.bend else y) - self.mean) / self.scale
+        if self.bend:
+            y = y / self.bend
+            y = np.where(y < 0, y, np.log1p(np.maximum(y, 0)))
+        return (y - self.mean) / self.scale
 
     def own(self, z: np.ndarray) -> np.ndarray:
         """What a model says, in the number's own unit."""
         z = np.asarray(z, np.float64) * self.scale + self.mean
-        y = self.bend * np.expm1(np.clip(z, -30, 700)) if self.bend else z
+        y = self.bend * np.where(z < 0, z, np.expm1(np.clip(z, 0, 700))) if self.bend else z
         return y if self.least is None else np.maximum(y, self.least)
 
 
@@ -156,7 +163,12 @@ def _labels(sequences: Sequences) -> np.ndarray:
 
 
 def _check_known(sequences: Sequences, number_N: np.ndarray, what: str) -> None:
-    """DataError where a sequence with events has no number."""
+    """DataError where a sequence with events has no number, or one without measure."""
+    large = np.flatnonzero(np.abs(number_N) > MOST)
+    if len(large):
+        at = int(large[0])
+        problem = f"{what} of the sequence {sequences.table['id'][at].as_py()!r} that begins here is too large"
+        raise DataError(problem, **_place(sequences, at), value=float(number_N[at]), mend=f"Numbers reach to {MOST:g}.")
     missing = np.flatnonzero(~np.isfinite(number_N) & (sequences.lengths > 0))
     if len(missing):
         at = int(missing[0])

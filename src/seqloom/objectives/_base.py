@@ -17,6 +17,7 @@ from torch import Tensor
 from seqloom.core.batch import Batch, Example
 from seqloom.core.component import Component, Value
 from seqloom.core.errors import ConfigError
+from seqloom.core.layout import Layout
 from seqloom.core.outputs import Outputs
 from seqloom.core.specials import SPECIALS, Specials
 
@@ -124,6 +125,19 @@ class Placed(NamedTuple):
     width_E: np.ndarray
     lengths_B: np.ndarray
     packed: bool
+
+    def layout(self, starts_BT: np.ndarray) -> Layout:
+        """Lengths where rows are padded; where examples begin, if a row holds several."""
+        full = bool((self.lengths_B == starts_BT.shape[1]).all())
+        return Layout(
+            lengths_B=None if full else torch.from_numpy(self.lengths_B),
+            starts_BT=torch.from_numpy(starts_BT) if self.packed else None,
+        )
+
+    def numbers(self, examples: Sequence[Example]) -> Tensor:
+        """Number of the first example in every row (B,)."""
+        first_B = np.unique(self.row_E, return_index=True)[1]
+        return torch.tensor([examples[i].index for i in first_B], dtype=torch.long)
 
 
 def one_sequence(examples: Sequence[Example], name: str) -> None:

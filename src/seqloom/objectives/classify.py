@@ -16,7 +16,6 @@ from torch.nn.functional import cross_entropy
 
 from seqloom.core.batch import Batch, Example
 from seqloom.core.errors import ConfigError
-from seqloom.core.layout import Layout
 from seqloom.core.outputs import Outputs
 from seqloom.objectives._base import Objective, Term, beside, one_sequence, place, steps
 
@@ -50,10 +49,7 @@ class Classify(Objective):
             values_BTC=beside(examples, at, shape[1]),
             targets=torch.tensor([self._target(examples[i]) for i in order], dtype=torch.long),
             weights=torch.tensor([float(examples[i].target is not None) for i in order]),
-            layout=Layout(
-                lengths_B=None if (at.lengths_B == shape[1]).all() else torch.from_numpy(at.lengths_B),
-                starts_BT=torch.from_numpy(starts_BT) if at.packed else None,
-            ),
+            layout=at.layout(starts_BT),
             index_B=torch.tensor([examples[i].index for i in order], dtype=torch.long),
         )
 

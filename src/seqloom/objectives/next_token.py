@@ -19,7 +19,6 @@ from torch.nn.functional import cross_entropy
 
 from seqloom.core.batch import Batch, Example
 from seqloom.core.errors import ConfigError
-from seqloom.core.layout import Layout
 from seqloom.core.outputs import Outputs
 from seqloom.objectives._base import Objective, Term, beside, one_sequence, place
 
@@ -59,18 +58,13 @@ class NextToken(Objective):
             tokens_BT[row, columns], targets_BT[row, columns] = line[:-1], line[1:]
             weights_BT[row, columns] = self._weights(example, len(line) - 1)
             starts_BT[row, begin : begin + 1] = True
-        layout = Layout(
-            lengths_B=None if (at.lengths_B == shape[1]).all() else torch.from_numpy(at.lengths_B),
-            starts_BT=torch.from_numpy(starts_BT) if at.packed else None,
-        )
-        first_B = np.unique(at.row_E, return_index=True)[1]
         return Batch(
             tokens_BT=torch.from_numpy(tokens_BT),
             values_BTC=beside(examples, at, shape[1]),
             targets=torch.from_numpy(targets_BT),
             weights=torch.from_numpy(weights_BT),
-            layout=layout,
-            index_B=torch.tensor([examples[i].index for i in first_B], dtype=torch.long),
+            layout=at.layout(starts_BT),
+            index_B=at.numbers(examples),
         )
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:

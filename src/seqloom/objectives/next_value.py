@@ -18,7 +18,6 @@ import torch
 
 from seqloom.core.batch import Batch, Example
 from seqloom.core.errors import ConfigError
-from seqloom.core.layout import Layout
 from seqloom.core.outputs import Outputs
 from seqloom.objectives._base import Objective, Term, one_sequence, place
 
@@ -65,16 +64,12 @@ class NextValue(Objective):
             values_BTC[row, columns], targets_BTC[row, columns] = line[:-1], line[1:]
             weights_BT[row, columns] = 1
             starts_BT[row, begin : begin + 1] = len(line) > 1
-        first_B = np.unique(at.row_E, return_index=True)[1]
         return Batch(
             values_BTC=torch.from_numpy(values_BTC),
             targets=torch.from_numpy(targets_BTC),
             weights=torch.from_numpy(weights_BT),
-            layout=Layout(
-                lengths_B=None if (at.lengths_B == shape[1]).all() else torch.from_numpy(at.lengths_B),
-                starts_BT=torch.from_numpy(starts_BT) if at.packed else None,
-            ),
-            index_B=torch.tensor([examples[i].index for i in first_B], dtype=torch.long),
+            layout=at.layout(starts_BT),
+            index_B=at.numbers(examples),
         )
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:

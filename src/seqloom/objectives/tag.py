@@ -17,7 +17,6 @@ import torch
 
 from seqloom.core.batch import Batch, Example
 from seqloom.core.errors import ConfigError
-from seqloom.core.layout import Layout
 from seqloom.core.outputs import Outputs
 from seqloom.objectives._base import Objective, Term, beside, one_sequence, place
 from seqloom.objectives.next_token import NextToken
@@ -51,17 +50,13 @@ class Tag(Objective):
             if answer is not None:
                 targets_BT[row, first : begin + width] = answer
                 weights_BT[row, first : begin + width] = example.labels.get("weight", 1.0)
-        first_B = np.unique(at.row_E, return_index=True)[1]
         return Batch(
             tokens_BT=torch.from_numpy(tokens_BT),
             values_BTC=beside(examples, at, shape[1]),
             targets=torch.from_numpy(targets_BT),
             weights=torch.from_numpy(weights_BT),
-            layout=Layout(
-                lengths_B=None if (at.lengths_B == shape[1]).all() else torch.from_numpy(at.lengths_B),
-                starts_BT=torch.from_numpy(starts_BT) if at.packed else None,
-            ),
-            index_B=torch.tensor([examples[i].index for i in first_B], dtype=torch.long),
+            layout=at.layout(starts_BT),
+            index_B=at.numbers(examples),
         )
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:

@@ -14,7 +14,7 @@ from seqloom.core.errors import ConfigError, DataError
 from seqloom.core.sizes import Sizes
 from seqloom.data._mapped import LARGE, give_back
 from seqloom.data.examples import Examples
-from seqloom.data.features import Features, wanted
+from seqloom.data.features import ALL, Features, wanted
 from seqloom.data.ragged import Ragged
 from seqloom.data.sequences import Sequences
 from seqloom.data.splits import LeakageReport, Split, leakage, split
@@ -89,9 +89,9 @@ def prepare(
     if not isinstance(run.data, FileSource):
         return _made(run)
     whole = run.data.read() if sequences is None else sequences
-    whole, cut = _divided(run.data, whole)
+    whole, cut = _divided(run, run.data, whole)
     if run.task == "regress":
-        _check_whole(whole, cut)
+        _check_whole(run, whole, cut)
     parts, notes = dict(zip(PARTS, cut.parts(whole), strict=True)), list(cut.notes)
     if run.task == "classify":
         parts = {name: _labelled(part, name, notes) for name, part in parts.items()}
@@ -138,7 +138,7 @@ def _made(run: Run) -> Prepared:
     return Prepared(sizes=task.sizes, train=train, valid=valid, test=test)
 
 
-def _divided(source: FileSource, whole: Sequences) -> tuple[Sequences, Split]:
+def _divided(run: Run, source: FileSource, whole: Sequences) -> tuple[Sequences, Split]:
     """All sequences, those of a test file at the end, and which of them train, validate and test."""
     test = source.read_test()
     if test is None:
@@ -146,9 +146,19 @@ def _divided(source: FileSource, whole: Sequences) -> tuple[Sequences, Split]:
     if test.kind != whole.kind:
         raise DataError(f"holds {test.kind}, the training file {whole.kind}", file=test.source, mend="Check --test.")
     inputs = None if source.columns is None else source.columns.inputs
-    wanted(test, ",".join(wanted(whole, inputs)))  # the file that lacks one is named
+    names = [name for name in wanted(whole, inputs) if name != run.target]
+    wanted(test, ",".join(names))  # the file that lacks one is named, here and of the target
+    asked = [] if inputs == ALL else names
+    if run.task == "regress":
+        for part in (whole, test):
+            Target(name=run.target).of(part)
+        asked.append(run.target)
     given = np.arange(len(whole), len(whole) + len(test))
     joined = Sequences.join([whole, test])
+    lost = [name for name in asked if name in set(whole.channels) - set(joined.channels)]
+    if lost:
+        problem = f"{lost[0]!r} is text in one of both files and numbers in the other"
+        raise DataError(problem, file=test.source, mend=f"Write it as in {whole.source}, blank where it is missing.")
     return joined, split(joined, "given", source.fractions, seed=source.split_seed, test=given)
 
 
@@ -214,14 +224,17 @@ def _classes(train: Sequences) -> tuple[str, ...]:
     return tuple(sorted(counts))
 
 
-def _check_whole(whole: Sequences, cut: Split) -> None:
+def _check_whole(run: Run, whole: Sequences, cut: Split) -> None:
     """DataError where there is no end of a sequence of symbols that a number could be told of."""
     if whole.kind == "values":
         mend = "Name the column of the symbols with --event; numbers beside them are read with --inputs."
         raise DataError("holds values: a number is told after symbols", file=whole.source, mend=mend)
     if cut.how == "position":
-        problem = "too few sequences: a split would cut them, and what is told is how they end"
-        raise DataError(problem, file=whole.source, mend="Bring at least 3, or a test part with --test.")
+        chosen = isinstance(run.data, FileSource) and run.data.how == "position"
+        many, mend = ("a split by position", "Choose another --split") if chosen else ("too few sequences", "Bring 3")
+        problem = f"{many}: the sequences would be cut, and what is told is how they end"
+        raise DataError(problem, file=whole.source, mend=f"{mend}, or a test part with --test.")
+    Target(name=run.target).of(whole)  # what is missing is counted in all parts, not in the first that lacks it
 
 
 def _target(run: Run, train: Sequences) -> Target:

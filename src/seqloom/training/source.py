@@ -30,7 +30,7 @@ class FileSource(Value):
     """Which column is what; None = judge by their names and content."""
     reader: str | None = None
     """Name of the reader; None = judge by the content."""
-    how: Literal["auto", "time", "group", "random"] = "auto"
+    how: Literal["auto", "time", "group", "random", "position"] = "auto"
     """How the held-out parts are chosen."""
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of training, validation and test."""

@@ -86,6 +86,14 @@ def test_the_history_is_chosen_on_validation_data():
     assert len(own.history_SK) - 1 <= 1
 
 
+def test_validation_without_any_number_chooses_nothing():
+    ragged, numbers = log(0)
+    blank = Ragged(np.full(numbers.total, np.nan), numbers.offsets)
+    made = model((ragged, numbers, (ragged, blank)))
+    usual = model((ragged, numbers))
+    assert np.array_equal(made.quantiles(ragged, LEVELS), usual.quantiles(ragged, LEVELS))
+
+
 def test_what_was_learnt_is_taken_back():
     own, again = model(log(0), history=2), AnnotatedTransitions(SIZES)
     again.load(own.arrays())

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from seqloom.app import _regress
-from seqloom.app._by_prefix import ERROR, Kept
+from seqloom.app._by_prefix import ERROR, Kept, intervals
 from seqloom.app._values import ValueEngine
 from seqloom.app.judge import LEAST
 from seqloom.app.report._strips import Strip, strips_of, visible, worst_first
@@ -171,7 +171,7 @@ def places_of(kept: Kept, predicts: str) -> list[Place]:
         return []
     own, shift = kept[ERROR], int(predicts in ("next", "values"))
     first, last = ((edge_B + shift).tolist() for edge_B in (own.first_B, own.last_B))
-    rows = zip(first, last, own.intervals(), own.symbols_B.tolist(), strict=True)
+    rows = zip(first, last, intervals(kept, predicts), own.symbols_B.tolist(), strict=True)
     return [Place(begin, end, *interval, count) for begin, end, interval, count in rows if count]
 
 

@@ -99,10 +99,10 @@ def _learning(found: "Comparison", entries: list["Entry"]) -> Chart:
     for entry in entries:
         number = found.entries.index(entry)
         for k, looks in enumerate(_looks(entry)):
-            bits = [look["nll"] / math.log(2) for look in looks]
+            learnt = [look["loss"] if found.predicts == "regress" else look["nll"] / math.log(2) for look in looks]
             figure.add_scatter(
                 x=[look["seconds"] for look in looks],
-                y=bits,
+                y=learnt,
                 mode="lines+markers",
                 name=_plain(entry.name),
                 legendgroup=str(number),
@@ -114,9 +114,10 @@ def _learning(found: "Comparison", entries: list["Entry"]) -> Chart:
             run = f" (run {k + 1})" if k else ""
             rows += [
                 (f"{entry.name}{run}", f"{look['seconds']:.2f}", f"{value:.3f}")
-                for look, value in zip(looks, bits, strict=True)
+                for look, value in zip(looks, learnt, strict=True)
             ]
-    unit = "bits per value" if found.predicts in ("forecast", "regress") else named(found.measure)
+    learnt_by = {"forecast": "bits per value", "regress": "loss of the scaled number"}
+    unit = learnt_by.get(found.predicts, named(found.measure))
     figure.update_xaxes(title="seconds of training", rangemode="tozero")
     figure.update_yaxes(title=f"{unit} (validation)")
     about = "How the validation part got better while the networks trained. Lower is better."

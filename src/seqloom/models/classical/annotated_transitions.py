@@ -88,8 +88,9 @@ class AnnotatedTransitions(ClassicalRegressor):
 
     def _shorten(self, ragged: Ragged, told_M: np.ndarray) -> None:
         """Keep the history with the least mean absolute error of the median; of equal ones the shortest."""
-        error = {k: float(np.nanmean(np.abs(self._of(ragged, k)[:, MIDDLE] - told_M))) for k in CHOICES}
-        best = min(CHOICES, key=lambda k: error[k]) if np.isfinite(told_M).any() else USUAL
+        tried = CHOICES if np.isfinite(told_M).any() else (USUAL,)
+        error = {k: np.nansum(np.abs(self._of(ragged, k)[:, MIDDLE] - told_M)) for k in tried}
+        best = min(tried, key=lambda k: error[k])
         self.history_SK, self.quantiles_SG = self.history_SK[: best + 1], self.quantiles_SG[: best + 1]
 
     def _told(self, ragged: Ragged) -> np.ndarray:
