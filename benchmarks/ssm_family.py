@@ -11,6 +11,7 @@ from seqloom.mixers.ssm.dss import DSS
 from seqloom.mixers.ssm.gss import GSS
 from seqloom.mixers.ssm.h3 import H3
 from seqloom.mixers.ssm.liquid_s4 import LiquidS4
+from seqloom.mixers.ssm.lru import LRU
 from seqloom.mixers.ssm.s4d import S4D
 from seqloom.testing.benchmark import Case
 from seqloom.testing.mixers import check_mixer
@@ -22,6 +23,7 @@ FILTERS: dict[str, Mixer.Config] = {
     "dss, 32 modes": DSS.Config(state=32, **BARE),
     "dss softmax, 64 modes": DSS.Config(form="softmax", **BARE),
     "s4d, 32 modes": S4D.Config(**BARE),
+    "lru, 64 modes": LRU.Config(**BARE),
     "liquid_s4 kb, degree 2": LiquidS4.Config(**BARE),
     "liquid_s4 pb, degree 2": LiquidS4.Config(terms="pb", **BARE),
 }
