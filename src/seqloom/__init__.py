@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seqloom.app.compare import Comparison, compare
+    from seqloom.app.diagnose import Diagnosis, diagnose
     from seqloom.app.fit import fit
     from seqloom.app.fitted import Fitted, load
     from seqloom.app.inspect import inspect
@@ -23,10 +24,12 @@ __version__ = "0.1.0"
 __all__ = [
     "Columns",
     "Comparison",
+    "Diagnosis",
     "FileSource",
     "Fitted",
     "Sequences",
     "compare",
+    "diagnose",
     "fit",
     "inspect",
     "load",
@@ -35,10 +38,12 @@ __all__ = [
 _HOMES = {
     "Columns": "data.columns",
     "Comparison": "app.compare",
+    "Diagnosis": "app.diagnose",
     "FileSource": "training.source",
     "Fitted": "app.fitted",
     "Sequences": "data.sequences",
     "compare": "app.compare",
+    "diagnose": "app.diagnose",
     "fit": "app.fit",
     "inspect": "app.inspect",
     "load": "app.fitted",

@@ -45,7 +45,7 @@ def test_verb_shows_its_help_and_an_example(verb, capsys):
     assert f"seqloom {verb}" in capsys.readouterr().out
 
 
-# the example of claim trains every claim on the shelf: minutes, and 3 where its data are not installed
+# the example of claim trains a whole claim: minutes, and 3 where its data are not installed
 EXAMPLES = [pytest.param(verb, marks=pytest.mark.claim) if verb == "claim" else verb for verb in verbs()]
 
 

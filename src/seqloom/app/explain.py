@@ -1,13 +1,15 @@
-"""What a part is: its docstring, its traits, its fields with their defaults, and who runs a kernel."""
+"""What a part is: its docstring, its fields, what a mixer can do and costs, and who runs a kernel."""
 
 import ast
 import inspect
 import itertools
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
 import torch
 
+from seqloom.app._options import configured
 from seqloom.core import discovery
 from seqloom.core.component import Component
 
@@ -20,6 +22,8 @@ SHELVES = {
     "decoder": ("decoding",),
     "reader": ("data/readers",),
 }
+LENGTHS = (1, 64, 256, 1024, 4096, 16384)
+"""Positions for which the cost of a mixer is told."""
 
 
 def shelf_of(what: str, name: str) -> str | None:
@@ -27,16 +31,22 @@ def shelf_of(what: str, name: str) -> str | None:
     return next((shelf for shelf in SHELVES[what] if name in discovery.names(shelf)), None)
 
 
-def explain(shelf: str, name: str) -> dict[str, Any]:
-    """Everything that can be said about a part, ready for JSON."""
+def explain(shelf: str, name: str, *, options: Sequence[str] = (), width: int = 64) -> dict[str, Any]:
+    """Everything that can be said about a part, ready for JSON.
+
+    Args:
+        shelf: Where it stands.
+        name: Its name.
+        options: Of a mixer: ``field=value``, for its traits and its cost.
+        width: Of a mixer: what its cost is told for.
+    """
     part: Any = discovery.get(shelf, name)
     about = inspect.cleandoc(discovery.module(shelf, name).__doc__ or part.__doc__ or "")
     document: dict[str, Any] = {"part": f"{shelf}/{name}", "about": about}
     if isinstance(part, type) and issubclass(part, Component):
         document["fields"] = fields_of(part.Config)
     if shelf == "mixers":
-        traits = part.Config().traits()
-        document["traits"] = {item.name: _plain(getattr(traits, item.name)) for item in fields(traits)}
+        document |= _mixer(name, options, width)
     if shelf == "kernels":
         document["dispatch"] = _dispatch(part)
     return document
@@ -63,12 +73,49 @@ def lines(document: dict[str, Any]) -> list[str]:
         out += ["", "fields of Config:"]
         out += [f"  {f['field']} = {f['default']}\n      {f['about']}" for f in document["fields"]]
     if "traits" in document:
-        out += ["", "traits at the default options:"]
-        out += [f"  {name}: {value}" for name, value in document["traits"].items()]
+        out += ["", f"traits with {', '.join(document['options']) or 'the default options'}:"]
+        out += [f"  {name}: {value}" for name, value in document["traits"].items() if name != "known_gaps"]
+        gaps = document["traits"]["known_gaps"].items()
+        out += ["", "known gaps:", *([f"  {check}: {why}" for check, why in gaps] or ["  none"])]
+        out += ["", *_cost_lines(document["cost"])]
     if "dispatch" in document:
         case = document["dispatch"]
         out += ["", f"called with {case['inputs']}:"]
         out += [f"  {'->' if v['runs'] else '  '} {v['backend']}: {v['reason']}" for v in case["verdicts"]]
+    return out
+
+
+def _mixer(name: str, options: Sequence[str], width: int) -> dict[str, Any]:
+    """Traits of a mixer with its options, and what it costs at some lengths."""
+    config = configured(name, options)
+    traits = config.traits()
+    with torch.random.fork_rng(devices=[]):
+        mixer = config.build(width)
+    bound = traits.length_bound
+    lengths = [length for length in LENGTHS if bound is None or length <= bound]
+    parameters = sum(parameter.numel() for parameter in mixer.parameters())
+    costs = [
+        {
+            "length": length,
+            "flops": mixer.flops(length),
+            "state_bytes": None if traits.step == "none" else mixer.state_bytes(length),
+        }
+        for length in lengths
+    ]
+    return {
+        "options": list(options),
+        "traits": {item.name: _plain(getattr(traits, item.name)) for item in fields(traits)},
+        "cost": {"width": width, "parameters": parameters, "lengths": costs},
+    }
+
+
+def _cost_lines(cost: dict[str, Any]) -> list[str]:
+    out = [f"cost of one sequence at width {cost['width']} ({cost['parameters']:,} parameters), forward, in float32:"]
+    out.append(f"  {'positions':>9}  {'FLOPs':>18}  {'a position':>12}  {'bytes of state':>14}")
+    for one in cost["lengths"]:
+        state = "none" if one["state_bytes"] is None else f"{one['state_bytes']:,}"
+        each = one["flops"] / one["length"]
+        out.append(f"  {one['length']:>9,}  {one['flops']:>18,}  {each:>12,.0f}  {state:>14}")
     return out
 
 

@@ -17,8 +17,8 @@ from seqloom.core import discovery
 from seqloom.core.errors import INTERRUPTED, OK, USER_ERROR, SeqloomError, harmless
 from seqloom.core.files import check_writable
 
-ORDER = ("inspect", "fit", "compare", "predict", "score", "generate", "embed", "similar", "list", "explain")
-RESUMABLE = ("fit", "compare")
+ORDER = ("inspect", "fit", "compare", "predict", "score", "generate", "embed", "similar", "list", "explain", "diagnose")
+RESUMABLE = ("fit", "compare", "diagnose")
 SPINS = "10000"
 """Turns that a waiting thread spins before it sleeps. Sleeping at once (PASSIVE) made a training step of small layers
 3.4 times slower on two free cores (75 to 80 ms against 23); spinning for long starves neighbours."""
@@ -128,5 +128,5 @@ def _check_targets(command: Any) -> None:
 def _interrupted(verb: str, arguments: list[str], what: str) -> None:
     again = [word for word in arguments if word != "--resume"]
     mend = f"; go on with: seqloom {verb} {shlex.join(again)} --resume" if verb == "fit" else ""
-    mend = "; what is finished is kept, the same command goes on" if verb == "compare" else mend
+    mend = "; what is finished is kept, the same command goes on" if verb in ("compare", "diagnose") else mend
     sys.stderr.write(f"\nseqloom {verb}: {what or 'stopped'}{mend}\n")

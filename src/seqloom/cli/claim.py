@@ -20,7 +20,7 @@ class Claim:
     """Run a claim, or all of them: every arm for every seed, and whether each finding holds on each seed.
 
     Example:
-        seqloom claim all --seeds 1 --stale
+        seqloom claim next_element --seeds 1 --stale
     """
 
     id: Positional[str]
