@@ -203,7 +203,7 @@ def test_what_cannot_be_is_told_before_anything_is_trained(trainings):
         (lambda: seqloom.diagnose("grue"), "did you mean gru"),
         (lambda: seqloom.diagnose("ngram"), "no layer"),
         (lambda: seqloom.diagnose("gru", ["paritty"]), "did you mean parity"),
-        (lambda: seqloom.diagnose("gru", options=["hiden=3"]), "hidden"),
+        (lambda: seqloom.diagnose("gru", options=["widthh=3"]), "hidden"),
         (lambda: seqloom.diagnose("gru", options=["hidden"]), "field=value"),
         (lambda: seqloom.diagnose("gru", options=["hidden=many"]), "hidden"),
         (lambda: seqloom.diagnose(["gru", "s4d"], options=["state=3"]), "one mixer"),

@@ -53,7 +53,7 @@ def test_options_are_of_the_mixer(answered):
     [
         (("grue",), "did you mean gru"),
         (("gru", "--tasks", "paritty"), "did you mean parity"),
-        (("gru", "--option", "hiden=3"), "hidden"),
+        (("gru", "--option", "widthh=3"), "hidden"),
         (("gru", "--rates", "quick"), "halving"),
         (("gru", "--table", "t.xlsx"), ".csv"),
         (("gru", "--report", "."), "directory"),
