@@ -48,7 +48,8 @@ def data_lines(run: Run, data: Prepared, *, inputs: bool = True) -> list[str]:
         lines.append(f"source: {source.path or 'memory'}")
         lines.append(f"fingerprint (SHA-256): {source.fingerprint or 'not taken'}")
     for name, part in data.parts.items():
-        lines.append(f"{name}: {len(part):,} sequences, {int(np.sum(part.lengths)):,} symbols")
+        sequences, unit = "sequence" if len(part) == 1 else "sequences", "steps" if part.kind == "values" else "symbols"
+        lines.append(f"{name}: {len(part):,} {sequences}, {int(np.sum(part.lengths)):,} {unit}")
     if data.classes:
         lines.append(f"{len(data.classes)} classes: {', '.join(data.classes[:20])}")
     if data.tokenizer is not None:
