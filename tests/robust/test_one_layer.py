@@ -26,6 +26,7 @@ ALLOWED = {
     "core/lock.py": "makes the folder that it holds",
     "training/metrics.py": "appends line by line; lines cut short are dropped, TensorBoard's file may fail",
     "training/checkpoint.py": "writes into the part that the layer gave it",
+    "app/_kernel_picture.py": "the same, by pillow",
     "cli/_terminal.py": "the same, by polars",
     "data/sequences.py": "the same, by Arrow",
     **{f"data/readers/{name}.py": "the same" for name in ("fasta", "midi", "npy", "recbole", "table", "text", "xes")},
