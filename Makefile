@@ -56,7 +56,7 @@ bench: .venv/dev.stamp  ## time everything that is green
 claims: .venv/base.stamp  ## run the claims whose results are stale
 	$(PIP) $(PIP_FLAGS) -e ".[digits]"
 	$(PIP) --no-deps sequenzo
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/seqloom claim all --stale
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/seqloom claim all --stale --jobs $(JOBS)
 
 changelog: .venv/dev.stamp  ## fold changes/ into CHANGELOG.md; VERSION=0.2.0
 	$(BIN)/towncrier build --yes --version $(VERSION)

@@ -1,6 +1,8 @@
 """The claim runner, proven on a small claim of its own."""
 
 import json
+import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -66,6 +68,32 @@ def test_finished_arms_are_not_run_again(tmp_path: Path) -> None:
     second = run_claim(ConstantState(), seeds=(0, 1), cache=tmp_path)
     assert ConstantState.calls == 4
     assert second.arms["attention"]["growth"][0] == first.arms["attention"]["growth"][0]
+
+
+class Processes(Claim):
+    """Which process measured each arm."""
+
+    source, statement, paper, here = ConstantState.source, "", "", ""
+
+    def arms(self) -> dict[str, Count]:
+        return {
+            "counted": Count(lambda seed: {"process": os.getpid(), "at": time.time(), "seed": seed}),
+            "timed": Count(lambda seed: {"process": os.getpid(), "at": time.time(), "seed": seed}, timed=True),
+        }
+
+    def findings(self, got: Results) -> Iterator[Finding]:
+        yield Finding("what is timed comes last", got["timed"].at, ">", got["counted"].at)
+
+
+def test_arms_run_in_processes_of_their_own_and_what_is_timed_runs_alone() -> None:
+    result = run_claim(Processes(), seeds=(4, 5, 6), jobs=2)
+    assert result.exit_code == 0
+    assert os.getpid() not in result.arms["counted"]["process"]
+    assert set(result.arms["timed"]["process"]) == {os.getpid()}
+    assert result.arms["counted"]["seed"] == result.arms["timed"]["seed"] == [4, 5, 6]
+    assert min(result.arms["timed"]["at"]) > max(result.arms["counted"]["at"])
+    with pytest.raises(ConfigError, match="0"):
+        run_claim(Processes(), jobs=0)
 
 
 def test_nan_never_holds() -> None:

@@ -40,6 +40,8 @@ class Count:
     measure: Callable[[int], Mapping[str, float]]
     config: Mapping[str, object] = field(default_factory=dict)
     """What decides the count, JSON-able: part of the arm's hash."""
+    timed: bool = False
+    """Its figures are times: nothing else may run beside it."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ import inspect
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,7 @@ def run_claim(
     claim: str | Claim,
     seeds: Sequence[int] = (0, 1, 2),
     *,
+    jobs: int = 1,
     cache: Path | None = None,
     out: Path | None = None,
     progress: Progress | None = None,
@@ -72,26 +75,28 @@ def run_claim(
     Args:
         claim: id, or the claim itself.
         seeds: each arm is trained once a seed.
+        jobs: arms at once, each in a process of its own; what is timed runs alone, after the others.
         cache: folder of finished arms; None = run them all.
         out: folder in which ``<id>.json`` is written; None = nowhere.
         progress: where to tell how far it is.
 
     Raises:
-        ConfigError: an unknown id, no seeds, or findings that differ between seeds.
+        ConfigError: an unknown id, no seeds, no jobs, or findings that differ between seeds.
     """
     name, subject = _subject(claim)
     if not seeds:
         raise ConfigError("a claim needs at least one seed")
+    if jobs < 1:
+        raise ConfigError(f"a claim needs at least one job, not {jobs}")
     progress = progress or Silent()
     if out is not None:
         check_writable(inside(out, f"{name}.json"))
     arms = subject.arms()
     progress.stage(f"claim {name}", len(arms) * len(seeds), "arm")
     measured: dict[str, dict[int, Mapping[str, float]]] = {arm: {} for arm in arms}
-    for seed in seeds:
-        for arm, what in arms.items():
-            measured[arm][seed] = _arm(subject, name, arm, what, seed, cache)
-            progress.advance(1, {"arm": arm, "seed": seed})
+    for arm, seed, metrics in _metrics(claim, seeds, cache, jobs):
+        measured[arm][seed] = metrics
+        progress.advance(1, {"arm": arm, "seed": seed})
     findings = _judge(subject, measured, seeds)
     table = {arm: _columns(rows, seeds) for arm, rows in measured.items()}
     document = _document(name, subject, seeds, table, findings)
@@ -123,6 +128,41 @@ def _subject(claim: str | Claim) -> tuple[str, Claim]:
 
 def _config(what: Run | Count) -> dict[str, Any]:
     return what.to_json() if isinstance(what, Run) else dict(what.config)
+
+
+def _metrics(
+    claim: str | Claim, seeds: Sequence[int], cache: Path | None, jobs: int
+) -> Iterator[tuple[str, int, Mapping[str, float]]]:
+    """Arm, seed and metrics as they are done."""
+    name, subject = _subject(claim)
+    arms = subject.arms()
+    if jobs == 1:
+        for seed in seeds:
+            for arm, what in arms.items():
+                yield arm, seed, _arm(subject, name, arm, what, seed, cache)
+        return
+    together = [(arm, seed) for seed in seeds for arm, what in arms.items() if not _timed(what)]
+    with ProcessPoolExecutor(min(jobs, len(together) or 1), mp_context=get_context("spawn")) as pool:
+        waiting = {pool.submit(_worker, claim, arm, seed, cache): (arm, seed) for arm, seed in together}
+        try:
+            for done in as_completed(waiting):
+                yield *waiting[done], done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # the first error ends it: what is running is finished
+    for seed in seeds:
+        for arm, what in arms.items():
+            if _timed(what):
+                yield arm, seed, _arm(subject, name, arm, what, seed, cache)
+
+
+def _worker(claim: str | Claim, arm: str, seed: int, cache: Path | None) -> Mapping[str, float]:
+    """One arm and seed; what it measures cannot travel between processes, its name can."""
+    name, subject = _subject(claim)
+    return _arm(subject, name, arm, subject.arms()[arm], seed, cache)
+
+
+def _timed(what: Run | Count) -> bool:
+    return isinstance(what, Count) and what.timed
 
 
 def _arm(subject: Claim, claim: str, arm: str, what: Run | Count, seed: int, cache: Path | None) -> Mapping[str, float]:

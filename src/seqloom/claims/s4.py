@@ -62,8 +62,8 @@ class S4(Claim):
         """Three that are counted or timed, three that are trained."""
         return {
             "identity": Count(identity, config={"part": "identity"}),
-            "cost": Count(lambda seed: {**cost(seed), "slope": slope()}, config={"part": "cost"}),
-            "generation": Count(generation, config={"part": "generation"}),
+            "cost": Count(lambda seed: {**cost(seed), "slope": slope()}, config={"part": "cost"}, timed=True),
+            "generation": Count(generation, config={"part": "generation"}, timed=True),
             "s4": self.arm(structured.S4.Config(), width=56),
             "attention": self.arm(Attention.Config(causal=False), width=64),
             "lstm": self.arm(LSTM.Config(), width=56),

@@ -27,6 +27,8 @@ class Claim:
     """Id of a claim, or all."""
     seeds: int = 3
     """Each arm is trained once a seed; 1 is the quick form."""
+    jobs: int = 1
+    """Arms at once, each in a process of its own; what is timed runs alone."""
     stale: bool = False
     """Only claims without a result, or whose code has changed since."""
     out: Folder = "results"
@@ -52,7 +54,7 @@ class Claim:
         with terminal.progress() as progress:
             for name in wanted:
                 cache = None if self.cache is None else Path(self.cache)
-                result = run_claim(name, range(self.seeds), cache=cache, out=out, progress=progress)
+                result = run_claim(name, range(self.seeds), jobs=self.jobs, cache=cache, out=out, progress=progress)
                 terminal.say("\n".join(_lines(result)))
                 documents.append(result.document)
                 code = max(code, result.exit_code)
