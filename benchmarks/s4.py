@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seqloom.core.batch import Batch
 from seqloom.core.sizes import Sizes
+from seqloom.core.steady import Steady
 from seqloom.kernels.krylov import krylov, krylov_readout
 from seqloom.mixers._base import Mixer
 from seqloom.mixers.attention.attention import Attention
@@ -100,7 +101,7 @@ def generating(context: int) -> Case:
     state = ours.step(tokens, ours.start(empty))[1]
     cached = theirs.step(tokens, theirs.start(empty))[1]
     arms = {
-        "S4, one step": torch.no_grad()(lambda: ours.step(tokens[:, :1], state)),
+        "S4, one step": torch.no_grad()(Steady()(lambda: ours.step(tokens[:, :1], state))),
         "attention, cached": torch.no_grad()(lambda: theirs.step(tokens[:, :1], cached.fork())),
         "attention, all tokens again": torch.no_grad()(lambda: theirs.step(tokens, theirs.start(empty))),
     }

@@ -20,6 +20,7 @@ from seqloom.app import _scoring
 from seqloom.core.layout import PLAIN, Layout
 from seqloom.core.rng import torch_generator
 from seqloom.core.state import State
+from seqloom.core.steady import Steady
 from seqloom.data.examples import Examples
 
 COLUMNS = 1 << 17
@@ -71,7 +72,7 @@ def sample_paths(model: Any, examples: Examples, wanted: Wanted, *, window: int)
 
 def _written(model: Any, state: State, parameters_RPK: Tensor, share_RSP: Tensor, wanted: Wanted) -> Tensor:
     """One path a row (R, S, P)."""
-    written, sizes = [], model.sizes
+    written, sizes, steady = [], model.sizes, Steady()
     for step in range(wanted.steps):
         share_RP = share_RSP[:, step].to(parameters_RPK.dtype)
         middle_RP = model.head.quantile(parameters_RPK, torch.full_like(share_RP, 0.5))
@@ -80,7 +81,8 @@ def _written(model: Any, state: State, parameters_RPK: Tensor, share_RSP: Tensor
         if step + 1 < wanted.steps:
             feed_R1C = drawn_RP.new_zeros(len(drawn_RP), 1, sizes.channels)
             feed_R1C[:, 0, : sizes.values], feed_R1C[:, 0, sizes.values] = written[-1], 1.0
-            outputs, state = model(None, state, values_BTC=feed_R1C)
+            with steady:
+                outputs, state = model(None, state, values_BTC=feed_R1C)
             parameters_RPK = outputs["distribution"][:, -1]
     return torch.stack(written, 1)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from seqloom.core.batch import Batch
 from seqloom.core.counting import Counter
 from seqloom.core.sizes import Sizes
+from seqloom.core.steady import Steady
 from seqloom.kernels.krylov import krylov, krylov_readout
 from seqloom.mixers._base import Mixer
 from seqloom.mixers.attention.attention import Attention
@@ -143,7 +144,7 @@ def generation(seed: int) -> Mapping[str, float]:
     with torch.no_grad():
         state, cached = ours.step(tokens_BT, ours.start(empty))[1], theirs.step(tokens_BT, theirs.start(empty))[1]
         arms: dict[str, Callable[[], Tensor]] = {
-            "step": lambda: ours.step(tokens_BT[:, :1], state)[0],
+            "step": Steady()(lambda: ours.step(tokens_BT[:, :1], state)[0]),
             "cached": lambda: theirs.step(tokens_BT[:, :1], cached.fork())[0],
             "anew": lambda: theirs.step(tokens_BT, theirs.start(empty))[0][:, -1],
         }

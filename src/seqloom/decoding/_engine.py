@@ -21,6 +21,7 @@ from seqloom.core.layout import Layout
 from seqloom.core.protocols import Stepper
 from seqloom.core.specials import SPECIALS
 from seqloom.core.state import State
+from seqloom.core.steady import Steady
 from seqloom.decoding._base import KINDS, Append, Decoder, Event, Finish, Grammar, Processor, Revise, Stop, Stream
 from seqloom.decoding._hypotheses import Counters, Hypotheses, Prompt, Reason
 from seqloom.decoding.processors.forbid import Forbid
@@ -30,11 +31,11 @@ Pick = Callable[[Tensor, Hypotheses], Tensor]
 
 
 class Counted:
-    """A stepper that counts what it is asked for, and runs without gradients."""
+    """A stepper that counts what it is asked for, and runs without gradients and with parameters that stay."""
 
     def __init__(self, stepper: Stepper) -> None:
         """Begin at zero."""
-        self.stepper, self.counters = stepper, Counters()
+        self.stepper, self.counters, self.steady = stepper, Counters(), Steady()
 
     def start(self, batch: Batch, *, capacity: int | None = None) -> State:
         """The state before the first token."""
@@ -43,7 +44,7 @@ class Counted:
 
     def prefill(self, tokens_Bq: Tensor, state: State, layout: Layout | None) -> State:
         """Consume tokens whose logits nobody needs."""
-        with torch.inference_mode():
+        with torch.inference_mode(), self.steady:
             _, state = self.stepper.observe(tokens_Bq, state, layout=layout)
         given = None if layout is None else layout.lengths_B
         self._count(tokens_Bq.numel() if given is None else int(given.sum()), passes=0)
@@ -51,7 +52,7 @@ class Counted:
 
     def step(self, tokens_Bq: Tensor, state: State, layout: Layout | None = None) -> tuple[Tensor, State]:
         """Logits of what follows."""
-        with torch.inference_mode():
+        with torch.inference_mode(), self.steady:
             logits, state = self.stepper.step(tokens_Bq, state, layout=layout)
         self._count(tokens_Bq.numel(), passes=1)
         return logits, state

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from seqloom.core.steady import derived
 from seqloom.mixers.ssm._modes import Modes, expm1, log_uniform
 from seqloom.mixers.ssm._transition import Spectrum, eigenvalues
 
@@ -38,6 +39,7 @@ class DiagonalBank(nn.Module):
         self.frequency = nn.Parameter(start_N.imag.float().repeat(width, 1))
         self.readout = nn.Parameter(torch.randn(readouts, width, modes, 2) * math.sqrt(0.5))
 
+    @derived
     def discrete(self) -> Modes:
         """The modes in discrete time."""
         log_a_DN, a_DN, b_DN = self.factors()

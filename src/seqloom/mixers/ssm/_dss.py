@@ -22,6 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from seqloom.core.steady import derived
 from seqloom.kernels.vandermonde import vandermonde
 from seqloom.mixers.ssm._modes import Modes, expm1, log_uniform
 
@@ -82,6 +83,7 @@ class SharedBank(nn.Module):
         dt_D2 = self.step_log.double().exp().expand(-1, 2)
         return L_N, torch.complex(dt_D2[:, :1] * real_N, dt_D2[:, 1:] * turn_N)
 
+    @derived
     def discrete(self) -> Modes:
         """The modes in discrete time; only of the form exp, which is the same at every length."""
         L_N, z_DN = self.eigenvalues()

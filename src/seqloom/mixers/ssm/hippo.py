@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import Layout
 from seqloom.core.state import State as BaseState
+from seqloom.core.steady import derived
 from seqloom.kernels.krylov import krylov
 from seqloom.kernels.linear_scan import linear_scan
 from seqloom.kernels.long_conv import long_conv
@@ -158,6 +159,7 @@ class HiPPO(Mixer):
         echo_TXN = krylov(A_NN[None], start_NX[None], T)[0].permute(1, 2, 0)
         return own_BTX.unflatten(2, (C, N)) + echo_TXN.unflatten(1, (-1, C)).transpose(0, 1).to(u_BTC.dtype)
 
+    @derived
     def system(self) -> tuple[Tensor, Tensor]:
         """A-bar (N, N) and B-bar (N) of a memory that does not change with time, float64."""
         options = self.config

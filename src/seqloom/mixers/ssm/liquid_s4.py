@@ -36,6 +36,7 @@ from torch.nn.functional import pad
 
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import roll
+from seqloom.core.steady import derived
 from seqloom.kernels.long_conv import long_conv
 from seqloom.kernels.long_conv.chunks import history
 from seqloom.kernels.vandermonde import vandermonde, vandermonde_transposed
@@ -173,6 +174,7 @@ class LiquidS4(Filter):
         macs = self.filter_macs(length) + self.remembered_degrees * convolution
         return 2 * (macs + length * self.after.macs)
 
+    @derived
     def _modes(self) -> tuple[Modes, Tensor]:
         """The linear model, whose c has b in it once, and b^{p-1} (P, D, N)."""
         log_a_DN, a_DN, b_DN = self.bank.factors()

@@ -29,6 +29,7 @@ from torch.nn.functional import linear, pad
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import Layout
 from seqloom.core.state import State as BaseState
+from seqloom.core.steady import derived
 from seqloom.kernels.linear_scan import linear_scan
 from seqloom.kernels.vandermonde import vandermonde
 from seqloom.mixers._base import Mixer, ParamGroup, Traits
@@ -169,10 +170,12 @@ class LRU(Mixer):
         """N complex numbers and the length."""
         return 2 * self.config.state * self.wide.itemsize + 8
 
+    @derived
     def _log_a(self) -> Tensor:
         """Log a (N), complex128: in float32 a phase would lose a digit with every further digit of the lag."""
         return torch.complex(-self.decay_log.double().exp(), self.phase_log.double().exp())
 
+    @derived
     def _gained(self) -> Tensor:
         """G B (N, 2, D)."""
         B_N2D = self.input.to(self.wide)

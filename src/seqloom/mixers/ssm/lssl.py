@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from seqloom.core.errors import ConfigError
+from seqloom.core.steady import derived
 from seqloom.kernels.krylov import krylov_carry, krylov_readout
 from seqloom.kernels.long_conv import long_conv
 from seqloom.kernels.tridiagonal import tridiagonal
@@ -154,9 +155,14 @@ class LSSL(Filter):
         y_BTM, h_DNB = run(u_BTD, h_DNB, lengths_B)
         return y_BTM.to(self.dtype), h_DNB.permute(2, 0, 1).to(self.dtype)
 
+    @derived
+    def _step(self) -> tuple[Discrete, Tensor, Tensor]:
+        """The systems, B-bar (D, N, 1) and C (D, M, N)."""
+        system = self.discrete()
+        return system, system.input()[..., None], self.readout[0].double()
+
     def _steps(self, u_BTD: Tensor, h_DNB: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, Tensor]:
-        system, outputs = self.discrete(), []
-        B_DN1, C_DMN = system.input()[..., None], self.readout[0].double()
+        (system, B_DN1, C_DMN), outputs = self._step(), []
         for at, u_BD in enumerate(u_BTD.unbind(1)):
             new_DNB = system.advance(h_DNB) + B_DN1 * u_BD.T[:, None]
             outputs.append((C_DMN @ new_DNB).flatten(0, 1).T)

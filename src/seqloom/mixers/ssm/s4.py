@@ -26,9 +26,10 @@ import torch
 from torch import Tensor, nn
 
 from seqloom.core.errors import ConfigError
+from seqloom.core.steady import derived
 from seqloom.kernels.cauchy import cauchy
 from seqloom.mixers._base import Mixer
-from seqloom.mixers.ssm._dplr import System, circle, products, resume
+from seqloom.mixers.ssm._dplr import Discrete, System, circle, products, resume
 from seqloom.mixers.ssm._filter import Filter
 from seqloom.mixers.ssm._modes import log_uniform
 from seqloom.mixers.ssm._transition import LowRank, normal_low_rank
@@ -148,8 +149,13 @@ class S4(Filter):
 
     def resume(self, u_BTD: Tensor, h_BDX: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, Tensor]:
         """By steps of O(N), or by dense blocks where there are many columns."""
+        return resume(self.discrete(), u_BTD, h_BDX, lengths_B, self.kind)
+
+    @derived
+    def discrete(self) -> Discrete:
+        """One step."""
         system = self.system() if self.config.store == "c" else self.system().untied(self.config.length)
-        return resume(system.discrete(), u_BTD, h_BDX, lengths_B, self.kind)
+        return system.discrete()
 
 
 def _pairs(x: Tensor) -> Tensor:
