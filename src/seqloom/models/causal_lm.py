@@ -13,23 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqloom.core.batch import Batch
 from seqloom.core.errors import ConfigError
-from seqloom.core.layout import PLAIN, Layout
-from seqloom.core.outputs import Outputs
 from seqloom.core.sizes import Sizes
-from seqloom.core.state import State, States
 from seqloom.layers.linear import Linear
-from seqloom.models._base import Model
+from seqloom.models._causal import Causal
 from seqloom.models._input import Input
 from seqloom.models.backbone import Backbone
 
 
-class CausalLM(Model):
+class CausalLM(Causal):
     """Distribution of the next symbol after every position."""
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Model.Config):
+    class Config(Causal.Config):
         """Ends of the model."""
 
         backbone: Backbone.Config = field(default_factory=Backbone.Config)
@@ -60,29 +56,9 @@ class CausalLM(Model):
         if self.config.tie and self.input.embedding is not None:
             self.head.weight = self.input.embedding.weight
 
-    @property
-    def causal(self) -> bool:
-        """True where no mixer sees the future."""
-        return self.backbone.causal
-
-    def forward(
-        self,
-        tokens_BT: Tensor | None,
-        state: State | None = None,
-        *,
-        layout: Layout = PLAIN,
-        values_BTC: Tensor | None = None,
-        context: Batch | None = None,
-    ) -> tuple[Outputs, State | None]:
-        """Outputs ``logits`` (B, T, V) and ``hidden``; the logits are computed when somebody looks."""
-        if state is not None and not isinstance(state, States):
-            raise ConfigError("this is not a state of a CausalLM")
-        self.refuse(context)
-        before_B = None if state is None else state.length_B
-        x_BTD = self.input(tokens_BT, layout=layout, before_B=before_B, values_BTC=values_BTC)
-        hidden, after = self.backbone(x_BTD, state, layout=layout)
-        entries: dict[str, Any] = {"hidden": hidden, "logits": partial(self.logits, hidden[-1])}
-        return Outputs(entries), after
+    def told(self, h_BTD: Tensor, values_BTC: Tensor | None) -> dict[str, Any]:
+        """``logits`` (B, T, V), computed when somebody looks."""
+        return {"logits": partial(self.logits, h_BTD)}
 
     def logits(self, h_BTD: Tensor) -> Tensor:
         """What follows each position, unnormalised (B, T, V)."""
@@ -93,10 +69,6 @@ class CausalLM(Model):
         elif self.config.unpredicted:
             logits_BTV.index_fill_(-1, _ids(self.config.unpredicted, logits_BTV.device), -torch.inf)
         return logits_BTV
-
-    def initial_state(self, batch: int, *, capacity: int | None = None) -> State:
-        """The state of every layer before the first position."""
-        return self.backbone.initial_state(batch, capacity=capacity)
 
 
 @lru_cache(maxsize=64)

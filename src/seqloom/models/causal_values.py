@@ -17,24 +17,20 @@ from typing import Any
 
 from torch import Tensor
 
-from seqloom.core.batch import Batch
 from seqloom.core.errors import ConfigError
-from seqloom.core.layout import PLAIN, Layout
-from seqloom.core.outputs import Outputs
 from seqloom.core.sizes import Sizes
-from seqloom.core.state import State, States
 from seqloom.layers._head import Head
 from seqloom.layers.gaussian import Gaussian
-from seqloom.models._base import Model
+from seqloom.models._causal import Causal
 from seqloom.models._input import Input
 from seqloom.models.backbone import Backbone
 
 
-class CausalValues(Model):
+class CausalValues(Causal):
     """Distribution of the next real value after every step."""
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Model.Config):
+    class Config(Causal.Config):
         """Ends of the model."""
 
         backbone: Backbone.Config = field(default_factory=Backbone.Config)
@@ -56,37 +52,14 @@ class CausalValues(Model):
         self.backbone: Backbone = self.config.backbone.build()
         self.head: Head = self.config.head.build(width, sizes.values)
 
-    @property
-    def causal(self) -> bool:
-        """True where no mixer sees the future."""
-        return self.backbone.causal
-
-    def forward(
-        self,
-        tokens_BT: Tensor | None,
-        state: State | None = None,
-        *,
-        layout: Layout = PLAIN,
-        values_BTC: Tensor | None = None,
-        context: Batch | None = None,
-    ) -> tuple[Outputs, State | None]:
-        """Outputs ``distribution`` (B, T, P, K), the parameters of ``head``, and ``hidden``."""
-        if state is not None and not isinstance(state, States):
-            raise ConfigError("this is not a state of a CausalValues")
+    def check(self, tokens_BT: Tensor | None, values_BTC: Tensor | None) -> None:
+        """Values alone."""
         if tokens_BT is not None or values_BTC is None:
             raise ConfigError("a causal model of values reads values alone")
-        self.refuse(context)
-        before_B = None if state is None else state.length_B
-        x_BTD = self.input(None, layout=layout, before_B=before_B, values_BTC=values_BTC)
-        hidden, after = self.backbone(x_BTD, state, layout=layout)
-        around_BTP = values_BTC[..., : self.sizes.values] if self.config.residual else None
-        entries: dict[str, Any] = {
-            "hidden": hidden,
-            "head": self.head,
-            "distribution": partial(self.head.__call__, hidden[-1], around_BTP),
-        }
-        return Outputs(entries), after
 
-    def initial_state(self, batch: int, *, capacity: int | None = None) -> State:
-        """The state of every layer before the first step."""
-        return self.backbone.initial_state(batch, capacity=capacity)
+    def told(self, h_BTD: Tensor, values_BTC: Tensor | None) -> dict[str, Any]:
+        """``distribution`` (B, T, P, K), the parameters of ``head``."""
+        around_BTP = None
+        if self.config.residual and values_BTC is not None:
+            around_BTP = values_BTC[..., : self.sizes.values]
+        return {"head": self.head, "distribution": partial(self.head.__call__, h_BTD, around_BTP)}

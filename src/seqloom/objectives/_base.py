@@ -140,6 +140,31 @@ class Placed(NamedTuple):
         return torch.tensor([examples[i].index for i in first_B], dtype=torch.long)
 
 
+class Rows:
+    """The arrays of a batch whose targets stand in the columns of its symbols, to be filled in place."""
+
+    def __init__(self, at: Placed, targets: type[np.generic], fill: float = 0) -> None:
+        """Nothing but pads, targets of ``fill`` and weights of 0."""
+        self.at = at
+        shape = (len(at.lengths_B), int(at.lengths_B.max(initial=0)))
+        self.tokens_BT = np.full(shape, SPECIALS.pad, np.int64)
+        self.targets_BT, self.weights_BT = np.full(shape, fill, targets), np.zeros(shape, np.float32)
+        self.starts_BT = np.zeros(shape, bool)
+        for row, begin, width in zip(at.row_E, at.begin_E, at.width_E, strict=True):
+            self.starts_BT[row, begin : begin + 1] = width > 0
+
+    def batch(self, examples: Sequence[Example]) -> Batch:
+        """The rows, with the values of the examples beside their symbols."""
+        return Batch(
+            tokens_BT=torch.from_numpy(self.tokens_BT),
+            values_BTC=beside(examples, self.at, self.tokens_BT.shape[1]),
+            targets=torch.from_numpy(self.targets_BT),
+            weights=torch.from_numpy(self.weights_BT),
+            layout=self.at.layout(self.starts_BT),
+            index_B=self.at.numbers(examples),
+        )
+
+
 def one_sequence(examples: Sequence[Example], name: str) -> None:
     """ConfigError where examples hold a second sequence, which would be left out without a word."""
     for example in examples:

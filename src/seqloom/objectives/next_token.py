@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from seqloom.core.batch import Batch, Example
 from seqloom.core.errors import ConfigError
 from seqloom.core.outputs import Outputs
-from seqloom.objectives._base import Objective, Term, beside, one_sequence, place
+from seqloom.objectives._base import Objective, Rows, Term, one_sequence, place
 
 
 class NextToken(Objective):
@@ -49,23 +49,13 @@ class NextToken(Objective):
         """Right-padded rows, packed where row numbers repeat; an example's weights are its label ``weight`` if any."""
         one_sequence(examples, "next_token")
         at = place([len(e.tokens) - (not e.opens) + e.closes for e in examples], rows)
-        shape = (len(at.lengths_B), int(at.lengths_B.max(initial=0)))
-        tokens_BT, targets_BT = (np.full(shape, self.specials.pad, dtype=np.int64) for _ in range(2))
-        weights_BT, starts_BT = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=bool)
+        made = Rows(at, np.int64, self.specials.pad)
         for example, row, begin in zip(examples, at.row_E, at.begin_E, strict=True):
             line = self._line(example)
             columns = slice(begin, begin + len(line) - 1)
-            tokens_BT[row, columns], targets_BT[row, columns] = line[:-1], line[1:]
-            weights_BT[row, columns] = self._weights(example, len(line) - 1)
-            starts_BT[row, begin : begin + 1] = True
-        return Batch(
-            tokens_BT=torch.from_numpy(tokens_BT),
-            values_BTC=beside(examples, at, shape[1]),
-            targets=torch.from_numpy(targets_BT),
-            weights=torch.from_numpy(weights_BT),
-            layout=at.layout(starts_BT),
-            index_B=at.numbers(examples),
-        )
+            made.tokens_BT[row, columns], made.targets_BT[row, columns] = line[:-1], line[1:]
+            made.weights_BT[row, columns] = self._weights(example, len(line) - 1)
+        return made.batch(examples)
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Terms ``nll`` (nats; the loss) and ``accuracy`` (reported)."""

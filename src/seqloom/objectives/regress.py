@@ -21,7 +21,7 @@ from torch import Tensor
 from seqloom.core.batch import Batch, Example
 from seqloom.core.errors import ConfigError
 from seqloom.core.outputs import Outputs
-from seqloom.objectives._base import Objective, Term, beside, one_sequence, place, steps
+from seqloom.objectives._base import Objective, Rows, Term, one_sequence, place, steps
 
 LABEL = "y"
 
@@ -42,26 +42,15 @@ class Regress(Objective):
         """Right-padded rows, packed where row numbers repeat; ``targets`` (B, T), weight 0 where none is known."""
         one_sequence(examples, "regress")
         at = place([steps(example) + int(example.opens) for example in examples], rows)
-        shape = (len(at.lengths_B), int(at.lengths_B.max(initial=0)))
-        tokens_BT = np.full(shape, self.specials.pad, np.int64)
-        targets_BT, weights_BT = (np.zeros(shape, np.float32) for _ in range(2))
-        starts_BT = np.zeros(shape, bool)
+        made = Rows(at, np.float32)
         for example, row, begin, width in zip(examples, at.row_E, at.begin_E, at.width_E, strict=True):
             columns = slice(begin, begin + width)
-            tokens_BT[row, begin : begin + int(example.opens)] = self.specials.bos
-            tokens_BT[row, columns][int(example.opens) :] = example.tokens
+            made.tokens_BT[row, begin : begin + int(example.opens)] = self.specials.bos
+            made.tokens_BT[row, columns][int(example.opens) :] = example.tokens
             y_T = _numbers(example)
             known_T = np.isfinite(y_T)
-            targets_BT[row, columns], weights_BT[row, columns] = np.where(known_T, y_T, 0), known_T
-            starts_BT[row, begin : begin + 1] = width > 0
-        return Batch(
-            tokens_BT=torch.from_numpy(tokens_BT),
-            values_BTC=beside(examples, at, shape[1]),
-            targets=torch.from_numpy(targets_BT),
-            weights=torch.from_numpy(weights_BT),
-            layout=at.layout(starts_BT),
-            index_B=at.numbers(examples),
-        )
+            made.targets_BT[row, columns], made.weights_BT[row, columns] = np.where(known_T, y_T, 0), known_T
+        return made.batch(examples)
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Terms ``loss`` (the head's) and ``nll`` (nats a number; reported)."""

@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from seqloom.core.batch import Batch, Example
 from seqloom.core.errors import ConfigError
 from seqloom.core.outputs import Outputs
-from seqloom.objectives._base import Objective, Term, beside, one_sequence, place
+from seqloom.objectives._base import Objective, Rows, Term, one_sequence, place
 from seqloom.objectives.next_token import NextToken
 
 
@@ -38,26 +37,16 @@ class Tag(Objective):
         """Right-padded rows, packed where row numbers repeat; targets stand in the column that answers."""
         one_sequence(examples, "tag")
         at = place([len(example.tokens) + example.opens for example in examples], rows)
-        shape = (len(at.lengths_B), int(at.lengths_B.max(initial=0)))
-        tokens_BT, targets_BT = (np.full(shape, self.specials.pad, dtype=np.int64) for _ in range(2))
-        weights_BT, starts_BT = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=bool)
+        made = Rows(at, np.int64, self.specials.pad)
         for example, row, begin, width in zip(examples, at.row_E, at.begin_E, at.width_E, strict=True):
             first = begin + int(example.opens)
-            tokens_BT[row, begin:first] = self.specials.bos
-            tokens_BT[row, first : begin + width] = example.tokens
-            starts_BT[row, begin : begin + 1] = width > 0
+            made.tokens_BT[row, begin:first] = self.specials.bos
+            made.tokens_BT[row, first : begin + width] = example.tokens
             answer = example.labels.get("answer")
             if answer is not None:
-                targets_BT[row, first : begin + width] = answer
-                weights_BT[row, first : begin + width] = example.labels.get("weight", 1.0)
-        return Batch(
-            tokens_BT=torch.from_numpy(tokens_BT),
-            values_BTC=beside(examples, at, shape[1]),
-            targets=torch.from_numpy(targets_BT),
-            weights=torch.from_numpy(weights_BT),
-            layout=at.layout(starts_BT),
-            index_B=at.numbers(examples),
-        )
+                made.targets_BT[row, first : begin + width] = answer
+                made.weights_BT[row, first : begin + width] = example.labels.get("weight", 1.0)
+        return made.batch(examples)
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Terms ``nll`` (nats an answer) and ``accuracy`` (reported): those of next_token, whose targets differ."""
