@@ -1,0 +1,1 @@
+"""Long convolutions whose kernels are written by few parameters."""
