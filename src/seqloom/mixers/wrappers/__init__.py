@@ -1,0 +1,1 @@
+"""Mixers around another mixer: both directions of time, both strands of DNA."""
