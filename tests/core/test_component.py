@@ -39,7 +39,7 @@ def readable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def through_json(value: Value) -> Value:
-    return Plan.from_json(json.loads(json.dumps(value.to_json())))
+    return Plan.from_json(json.loads(json.dumps(value.to_json(), allow_nan=False)))
 
 
 def test_options_build_their_owner() -> None:
@@ -85,6 +85,7 @@ def test_a_parts_json_name_is_its_shelf_and_file() -> None:
         Plan(),
         Plan(mixer=GRU.Config(hidden=3), parts=(LSTM.Config(), GRU.Config()), name="x", mode="slow"),
         Plan(pair=(3, 1.0), rate=2.5, layers=0, bias=True, place=Path("a/b"), weights={"a": 1.0}),
+        Plan(rate=float("inf"), pair=(1, -float("inf"))),
         Plan(nested=Plan(layers=7, nested=Plan(name="deep"))),
     ],
 )

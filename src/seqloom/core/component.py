@@ -8,6 +8,7 @@ format or a part that is not discovered is an error; reading never imports anyth
 """
 
 import importlib
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -19,6 +20,8 @@ from seqloom.core import discovery
 from seqloom.core.errors import ConfigError
 
 FORMAT = 1
+INFINITE = ("inf", "-inf", "nan")
+"""How JSON, which has no such numbers, holds them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,8 @@ def _encode(value: Any) -> Any:
         return {str(key): _encode(item) for key, item in value.items()}
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no infinity
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ConfigError(f"{type(value).__name__} has no JSON form")
@@ -151,7 +156,9 @@ def _decode(document: Any, hint: Any, where: str) -> Any:
             return document
     elif hint is Path and isinstance(document, str):
         return Path(document)
-    elif hint is float and isinstance(document, int | float) and not isinstance(document, bool):
+    elif (hint is float and isinstance(document, int | float) and not isinstance(document, bool)) or (
+        hint is float and document in INFINITE
+    ):
         return float(document)
     elif hint is int and isinstance(document, bool):
         pass

@@ -1,5 +1,6 @@
 """Checks of a mixer's numbers: derivatives, narrow dtypes, extremes, initial scale, costs, compilation, refusals."""
 
+import json
 from dataclasses import fields
 
 import torch
@@ -219,7 +220,7 @@ def declaration(subject: Subject) -> None:
     config, mixer = subject.config, subject.build()
     if type(mixer) is not config.owner:
         raise Finding(f"the options build a {type(mixer).__name__}, not a {config.owner.__name__}")
-    if _is_part(config) and Value.from_json(config.to_json()) != config:
+    if _is_part(config) and Value.from_json(json.loads(json.dumps(config.to_json(), allow_nan=False))) != config:
         raise Finding("the options do not come back from JSON as they were")
     if len(fields(config)) > 12:
         raise Finding(f"the options have {len(fields(config))} fields, at most 12 can be read")
