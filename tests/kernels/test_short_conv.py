@@ -102,3 +102,13 @@ def test_float32_extremes_and_threads(threads: int) -> None:
 def test_wrong_options_are_named(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         short_conv(draw(2, 5, 3), draw(3, 4), **options)
+
+
+@pytest.mark.parametrize("backend", ["reference", "numba_cpu", "triton_cuda"])
+def test_segments_may_lie_transposed(backend):
+    x_BTD, weight_DK = torch.randn(3, 5, 2), torch.randn(2, 3)
+    segments_BT = torch.tensor([[0, 0, 1, 1, 2], [0, 1, 1, 1, 1], [0, 0, 0, 0, 1]])
+    want = short_conv.reference(x_BTD, weight_DK, None, None, segments_BT)
+    with use_backend(backend):
+        got = short_conv(x_BTD, weight_DK, None, None, segments_BT.T.contiguous().T)
+    torch.testing.assert_close(got, want)

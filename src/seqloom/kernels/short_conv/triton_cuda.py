@@ -36,6 +36,7 @@ def forward(
     (B, T, D), K = x_BTD.shape, weight_DK.shape[1]
     x_BTD, weight_DK = x_BTD.detach().contiguous(), weight_DK.detach().contiguous()
     y_BTD, number_BT = torch.empty_like(x_BTD), _numbers(x_BTD, segments_BT, lengths_B)
+    number_BT = None if number_BT is None else number_BT.contiguous()  # segments may come transposed
     wide = tl.float64 if x_BTD.dtype == torch.float64 else tl.float32
     bias = None if bias_D is None else bias_D.detach().contiguous()
     before = None if before_BKD is None else before_BKD.detach().contiguous()
