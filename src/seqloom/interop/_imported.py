@@ -5,10 +5,18 @@ Shapes: V our vocabulary.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from seqloom.core.errors import ConfigError
+import torch
+
+from seqloom.core.component import Value
+from seqloom.core.errors import CheckpointError, ConfigError
+from seqloom.core.sizes import Sizes
 from seqloom.core.specials import NAMES, SPECIALS
 from seqloom.models.causal_lm import CausalLM
+from seqloom.training import checkpoint
+
+FILE = "imported.safetensors"
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,30 @@ class Imported:
         """Foreign ids for ours; specials that the foreign vocabulary lacks are left out."""
         return [self.foreign_V[own] for own in ids if self.foreign_V[own] >= 0]
 
+    def save(self, folder: str | Path) -> Path:
+        """Write the model and its dictionary in our own form: one file, whole or not at all."""
+        path = Path(folder) / FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        meta = {"model": self.model.config.to_json(), "foreign": list(self.foreign_V), "ends": list(self.ends)}
+        shared = {"head.weight"} if self.model.config.tie else set()
+        tensors = {name: value for name, value in self.model.state_dict().items() if name not in shared}
+        checkpoint.save(path, tensors, meta)
+        return path
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Imported":
+        """Read what ``save`` wrote. CheckpointError says what is wrong with it."""
+        path = Path(folder) / FILE
+        tensors, meta = checkpoint.load(path)
+        try:
+            config = Value.from_json(meta["model"])
+            foreign_V, ends = tuple(meta["foreign"]), tuple(meta["ends"])
+        except KeyError as error:
+            raise CheckpointError(f"{path} lacks {error.args[0]!r}: it holds no imported model") from error
+        if not isinstance(config, CausalLM.Config):
+            raise CheckpointError(f"{path} holds a {type(config).__qualname__}, not a causal language model")
+        return cls(built(config, tensors, len(foreign_V)), foreign_V, ends)
+
     @property
     def note(self) -> str:
         """One line on how the ids were mapped."""
@@ -50,3 +82,17 @@ class Imported:
         also = ", ".join(str(self.foreign_V[own]) for own in self.ends[1:])
         ends = f"; {also} also end a text" if also else ""
         return f"foreign ids of the specials: {', '.join(named)}; ordinary symbols follow from {SPECIALS.count}{ends}"
+
+
+def built(config: CausalLM.Config, tensors: dict[str, torch.Tensor], size: int) -> CausalLM:
+    """A model with these weights, ready to be asked; no time is spent on initial values."""
+    with torch.device("meta"):
+        model = CausalLM(Sizes(vocabulary=size), config)
+    if config.tie:
+        tensors["head.weight"] = tensors["input.embedding.weight"]
+    try:
+        model.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights do not fit the config: {error}") from error
+    model.tie()
+    return model.eval()

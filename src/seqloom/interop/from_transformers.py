@@ -1,4 +1,4 @@
-"""Language models of the transformers library as our own: GPT-2-like and Llama-like.
+"""Language models of the transformers library as our own: attention, Mamba, xLSTM, RecurrentGemma.
 
     imported = from_transformers("folder")        config.json and *.safetensors; nothing is ever unpickled
     imported.model(imported.encode(ids))          our ids: specials first, then the foreign order
@@ -20,11 +20,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from seqloom.core.errors import CheckpointError, ConfigError, DataError, mend_os_error
-from seqloom.core.sizes import Sizes
 from seqloom.core.specials import SPECIALS
 from seqloom.interop._families import config_of, weights_of
-from seqloom.interop._imported import Imported
-from seqloom.models.causal_lm import CausalLM
+from seqloom.interop._imported import Imported, built
 
 MEND = "Save it with model.save_pretrained(folder, safe_serialization=True) where you trust it."
 
@@ -51,7 +49,8 @@ def from_transformers(source: str | Path | torch.nn.Module, *, dtype: torch.dtyp
     for name in {"input.embedding.weight", "head.weight"} & set(tensors):
         tensors[name] = _in_our_order(tensors[name], foreign_V)
     ends = (SPECIALS.eos, *(foreign_V.index(foreign) for foreign in _ends(options, size)[1:]))
-    return Imported(_build(config, tensors, len(foreign_V), dtype), foreign_V, ends)
+    tensors = {name: value.to(dtype).contiguous() for name, value in tensors.items()}
+    return Imported(built(config, tensors, len(foreign_V)), foreign_V, ends)
 
 
 def _look(model: torch.nn.Module) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
@@ -130,17 +129,3 @@ def _in_our_order(weight_FD: Tensor, foreign_V: tuple[int, ...]) -> Tensor:
     """Rows in our order; symbols that the model has never seen are zero vectors."""
     rows_V = torch.tensor(foreign_V)
     return weight_FD[rows_V.clamp_min(0)].masked_fill((rows_V < 0)[:, None], 0)
-
-
-def _build(config: CausalLM.Config, tensors: dict[str, Tensor], size: int, dtype: torch.dtype | None) -> CausalLM:
-    with torch.device("meta"):  # no memory and no time for initial values that are replaced at once
-        model = CausalLM(Sizes(vocabulary=size), config)
-    if config.tie:
-        tensors["head.weight"] = tensors["input.embedding.weight"]
-    tensors = {name: value.to(dtype).contiguous() for name, value in tensors.items()}
-    try:
-        model.load_state_dict(tensors, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"the weights do not fit the config: {error}") from error
-    model.tie()
-    return model.eval()

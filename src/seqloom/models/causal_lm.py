@@ -1,6 +1,6 @@
 """A causal language model over any mixer.
 
-    h_0 = embed(tokens) (+ position) (+ W values)     h_L = backbone(h_0)     logits = h_L W_out^T
+    h_0 = embed(tokens) (+ position) (+ W values)     h_L = backbone(h_0)     logits = h_L W_out^T (capped softly)
 
 Shapes: B batch, T time, D width, V vocabulary, C channels.
 Source: Radford et al., "Language models are unsupervised multitask learners", 2019, for the shape of the model.
@@ -36,6 +36,8 @@ class CausalLM(Causal):
         """Learned absolute positions up to this length; 0 = none (most mixers know the order)."""
         dropout: float = 0.0
         """Rate on the embedding."""
+        cap: float = 0.0
+        """Logits are cap tanh(logits / cap) (xLSTM 7B, RecurrentGemma); 0 = as they are."""
         unpredicted: tuple[int, ...] = ()
         """Ids that never follow anything: their logits are -inf (specials that an imported model does not know)."""
 
@@ -63,6 +65,8 @@ class CausalLM(Causal):
     def logits(self, h_BTD: Tensor) -> Tensor:
         """What follows each position, unnormalised (B, T, V)."""
         logits_BTV = self.head(h_BTD)
+        if self.config.cap:
+            logits_BTV = self.config.cap * torch.tanh(logits_BTV / self.config.cap)
         if torch.compiler.is_compiling():
             for token in self.config.unpredicted:
                 logits_BTV[..., token] = -torch.inf
