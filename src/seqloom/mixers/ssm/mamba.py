@@ -25,6 +25,7 @@ from torch.nn.functional import rms_norm, silu, softplus
 from seqloom.core.errors import ConfigError
 from seqloom.core.layout import Layout
 from seqloom.core.state import State as BaseState
+from seqloom.core.steady import derived
 from seqloom.kernels.linear_scan import linear_scan
 from seqloom.kernels.selective_scan import selective_scan
 from seqloom.kernels.selective_scan import starts as segment_starts
@@ -145,6 +146,8 @@ class Mamba(Mixer):
     ) -> tuple[Tensor, BaseState | None]:
         """Convolve, choose, scan, gate."""
         length = x_BTD.shape[1]
+        if state is not None and length == 1 and layout.plain and self._steps_alone(x_BTD):
+            return self._one_more(x_BTD, state)
         before: Any = self.initial_state(len(x_BTD)) if state is None else state
         u_BTE, *z_BTE = self.into(x_BTD).split(self.channels, 2)
         u_BTE, inputs_BKE = self._convolve(u_BTE, before.inputs_BKE, layout)
@@ -184,6 +187,39 @@ class Mamba(Mixer):
         if options.norm and options.selective == "none":
             raise ConfigError("mamba: norm=True has nothing to normalise where selective='none'")
 
+    def _steps_alone(self, x_B1D: Tensor) -> bool:
+        """Whether a step is the lines of the docstring as they stand; narrower numbers go to the kernels."""
+        plain = self.dt_selective and self.bc_selective and x_B1D.dtype == self.wide == self.into.weight.dtype
+        return plain and not torch.is_autocast_enabled(x_B1D.device.type)
+
+    @derived
+    def constants(self) -> tuple[Tensor, Tensor]:
+        """Rates A, and the convolution's taps with the oldest first."""
+        return -self.rate_log.exp(), self.conv.weight[:, 0].T.contiguous()
+
+    def _one_more(self, x_B1D: Tensor, state: Any) -> tuple[Tensor, BaseState]:
+        """One position of every row: a chunk of one would cost the kernels more in preparation than in work."""
+        (rate_EN, taps_KE), E = self.constants(), self.channels
+        into_BE, *z_BE = self.into(x_B1D[:, 0]).split(E, 1)
+        window_BKE = torch.cat([state.inputs_BKE, into_BE[:, None]], 1)
+        u_BE = torch.einsum("bke,ke->be", window_BKE, taps_KE)
+        u_BE = silu(u_BE if self.conv.bias is None else u_BE + self.conv.bias)
+        r_BR, b_BN, c_BN = self._normed(self.select(u_BE).split(self.split, 1))
+        dt_BE = softplus(self.step(r_BR))
+        h_BEN = (dt_BE[..., None] * rate_EN).exp() * state.h_BEN
+        h_BEN = torch.addcmul(h_BEN, (dt_BE * u_BE)[..., None], b_BN[:, None])
+        y_BE = torch.addcmul(torch.bmm(h_BEN, c_BN[..., None])[..., 0], u_BE, self.skip)
+        y_B1D = self.output(y_BE * silu(z_BE[0]) if z_BE else y_BE)[:, None]
+        length_B = state.length_B + 1
+        return y_B1D, replace(state, h_BEN=h_BEN, inputs_BKE=window_BKE[:, 1:], length_B=length_B, trail=None)
+
+    def _normed(self, parts: tuple[Tensor, ...]) -> list[Tensor]:
+        """What makes step sizes and maps, by its root mean square where the options say so."""
+        if not self.config.norm:
+            return list(parts)
+        wide = [part.float() if part.itemsize < 4 else part for part in parts]
+        return [rms_norm(part, part.shape[-1:], eps=EPS).to(parts[0].dtype) for part in wide]
+
     def _convolve(self, u_BTE: Tensor, inputs_BKE: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         weight_EK = self.conv.weight[:, 0].to(u_BTE.dtype)
         bias_E = None if self.conv.bias is None else self.conv.bias.to(u_BTE.dtype)
@@ -193,11 +229,7 @@ class Mamba(Mixer):
     def _choose(self, u_BTE: Tensor, layout: Layout) -> tuple[Tensor, list[Tensor]]:
         """Step sizes, 0 at pads, and the maps b and c where the input chooses them."""
         parts = self.select(u_BTE).split(self.split, 2) if sum(self.split) else u_BTE.split((0, 0, u_BTE.shape[2]), 2)
-        if self.config.norm:
-            parts = [
-                rms_norm(part.float() if part.itemsize < 4 else part, part.shape[-1:], eps=EPS).to(part.dtype)
-                for part in parts
-            ]
+        parts = self._normed(parts)
         raw_BTE = self.step(parts[0]) if self.dt_selective else self.step_bias.expand_as(u_BTE)
         dt_BTE, valid_BT = softplus(raw_BTE.to(self.wide)), layout.valid_BT(u_BTE.shape[1])
         dt_BTE = dt_BTE if valid_BT is None else dt_BTE.masked_fill(~valid_BT[..., None], 0)
