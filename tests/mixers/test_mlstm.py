@@ -35,9 +35,6 @@ def by_steps(mixer, x_BTD):
     return torch.cat(pieces, 1), state
 
 
-# --- the memory ------------------------------------------------------------------------------------------------
-
-
 def memory_inputs(size=1.0, length=11, dtype=torch.float64, pushed=0.0):
     """Queries, keys, values, and logarithms of the gates; ``pushed`` drives each gate to one side or the other."""
     rng = torch.Generator().manual_seed(3)
@@ -182,9 +179,6 @@ def test_extreme_gates_keep_everything_finite(causal, dtype, biases):
         assert_close(steps_BTD, y_BTD, rtol=0, atol=10 * TOLERANCE[dtype] * float(y_BTD.detach().abs().max()))
 
 
-# --- the blocks ------------------------------------------------------------------------------------------------
-
-
 def test_the_block_up_is_its_equations():
     mixer, x_BTD = build(heads=2, bias=True), torch.randn(2, 7, 8).double()
     u, z = mixer.into(x_BTD).chunk(2, -1)
@@ -294,9 +288,6 @@ def test_memory_and_gates_are_float32_under_autocast():
 def test_impossible_options_are_refused(options, word):
     with pytest.raises(ConfigError, match=word):
         MLSTM(8, MLSTM.Config(**options))
-
-
-# --- other implementations ---------------------------------------------------------------------------------------
 
 
 def layer_of_transformers(mixer):
