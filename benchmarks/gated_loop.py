@@ -1,6 +1,7 @@
 """gated_loop against its step loop and torch's LSTM and GRU, forwards and with gradients.
 
-The floor is the recurrent products alone, one after the other as the recurrence has them, without gates.
+The floor of the forward pass is the recurrent products alone, one after the other as the recurrence has them, without
+gates; the goal, at most twice that.
 """
 
 from collections.abc import Callable, Iterator
@@ -60,7 +61,8 @@ def forward(cell: str, B: int, T: int, H: int, K: int) -> Case:
     other = theirs(cell, B, T, H, K)
     if other is not None:
         arms["torch's layer, inputs' product too"] = lambda: other[0](other[1])
-    return Case(f"{cell}, forward ({B}, {T}, {H}, {K})", arms, "step loop", check, goal=0.1, rounds=5)
+    floor = "the recurrent products alone, torch"
+    return Case(f"{cell}, forward ({B}, {T}, {H}, {K})", arms, floor, check, goal=2.0, rounds=5)
 
 
 def training(cell: str, B: int, T: int, H: int, K: int) -> Case:
@@ -75,4 +77,4 @@ def training(cell: str, B: int, T: int, H: int, K: int) -> Case:
         layer, x = other[0], other[1].requires_grad_()
         into = [x, *layer.parameters()]
         arms["torch's layer, inputs' product too"] = lambda: torch.autograd.grad(layer(x)[0], into, dy[:, :, 0])
-    return Case(f"{cell}, forward and backward ({B}, {T}, {H}, {K})", arms, "step loop", check, goal=0.1, rounds=3)
+    return Case(f"{cell}, forward and backward ({B}, {T}, {H}, {K})", arms, "step loop", check, rounds=3)

@@ -174,3 +174,12 @@ def test_packed_rows_keep_the_last_segment():
 def test_bad_options_are_refused(options, word):
     with pytest.raises(ConfigError, match=rf"sgconv.*{word}"):
         SGConv(3, SGConv.Config(**options))
+
+
+@pytest.mark.parametrize("join", ["cat", "sum"])
+def test_a_short_kernel_is_the_beginning_of_the_long_one(join):
+    """Pieces that a short row cannot reach are not made, and change nothing."""
+    mixer = SGConv(3, SGConv.Config(length=64, piece=4, join=join))
+    whole_RDL = mixer.filters(100)
+    for length in (1, 4, 5, 9, 63, 64, 100):
+        assert torch.equal(mixer.filters(length), whole_RDL[..., :length])

@@ -105,7 +105,7 @@ class SGConv(Filter):
 
     def filters(self, length: int) -> Tensor:
         """The pieces joined, divided by the first norm, cut or filled with zeros."""
-        k_RDL = self._joined() / self.norm.to(self.dtype)
+        k_RDL = self._joined(length) / self.norm.to(self.dtype)
         return pad(k_RDL, (0, length - k_RDL.shape[-1])).contiguous()
 
     def filter_macs(self, length: int) -> int:
@@ -136,14 +136,17 @@ class SGConv(Filter):
         """An input a position and channel, and the length."""
         return length * self.width * self.dtype.itemsize + torch.long.itemsize
 
-    def _joined(self) -> Tensor:
-        """The kernels before they are divided (R, D, taps)."""
-        options, S, parts = self.config, self.scales, []
+    def _joined(self, length: int | None = None) -> Tensor:
+        """The kernels before they are divided (R, D, taps); pieces that begin beyond a length are not made."""
+        options, S, parts, taps = self.config, self.scales, [], 0
         pieces_SRDd, factor_D1 = self.pieces.to(self.dtype), self.factor.to(self.dtype)[:, None]
         for i, w_RDd in enumerate(pieces_SRDd):
+            if options.join == "cat" and parts and length is not None and taps >= length:
+                break
             doublings = options.widen + (i if options.join == "sum" else max(i - 1, 0))
             part_RDl = interpolate(w_RDd, size=options.piece << doublings, mode="linear")
             parts.append(part_RDl * factor_D1 ** (S - 1 - i))
+            taps += part_RDl.shape[-1]
         if options.join == "cat":
             return torch.cat(parts, -1)
         taps = parts[-1].shape[-1]
