@@ -51,7 +51,6 @@ class Imported:
     def save(self, folder: str | Path) -> Path:
         """Write the model and its dictionary in our own form: one file, whole or not at all."""
         path = Path(folder) / FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
         meta = {"model": self.model.config.to_json(), "foreign": list(self.foreign_V), "ends": list(self.ends)}
         shared = {"head.weight"} if self.model.config.tie else set()
         tensors = {name: value for name, value in self.model.state_dict().items() if name not in shared}

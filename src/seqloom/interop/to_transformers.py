@@ -47,7 +47,6 @@ def to_transformers(model: CausalLM | Imported, folder: str | Path) -> Path:
     source = model if isinstance(model, Imported) else Imported(model, tuple(range(model.sizes.vocabulary)))
     options, weights = _options(source), _weights(source)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     check_writable(folder / "config.json")
     with replacing(folder / "model.safetensors") as file:
         save_file(foreign_weights(options, weights), file, metadata={"format": "pt"})
