@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--tasks", help="with commas between; default: the five usual ones")
     parser.add_argument("--budget", default="20s")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--parameters", type=int, default=0, help="of all layers; 0 = the same MLP for every mixer")
     parser.add_argument("--out", type=Path, default=CACHE)
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--pictures", action="store_true", help="draw the kernels, measure nothing")
@@ -85,7 +86,8 @@ def main() -> None:
         return
     tasks = None if given.tasks is None else given.tasks.split(",")
     mixers = [name.replace("+", ",") for name in given.mixers.split(",")]
-    found = diagnose(mixers, tasks, budget=given.budget, seeds=given.seeds, out=given.out, progress=Lines())
+    asked: dict[str, Any] = {"budget": given.budget, "seeds": given.seeds, "parameters": given.parameters}
+    found = diagnose(mixers, tasks, out=given.out, progress=Lines(), **asked)
     write(found, given.page)
 
 
