@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--budget", default="20s")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--parameters", type=int, default=0, help="of all layers; 0 = the same MLP for every mixer")
+    parser.add_argument("--rates", default="full")
     parser.add_argument("--out", type=Path, default=CACHE)
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--pictures", action="store_true", help="draw the kernels, measure nothing")
@@ -86,7 +87,12 @@ def main() -> None:
         return
     tasks = None if given.tasks is None else given.tasks.split(",")
     mixers = [name.replace("+", ",") for name in given.mixers.split(",")]
-    asked: dict[str, Any] = {"budget": given.budget, "seeds": given.seeds, "parameters": given.parameters}
+    asked: dict[str, Any] = {
+        "budget": given.budget,
+        "seeds": given.seeds,
+        "parameters": given.parameters,
+        "rates": given.rates,
+    }
     found = diagnose(mixers, tasks, out=given.out, progress=Lines(), **asked)
     write(found, given.page)
 

@@ -73,9 +73,11 @@ def about(found: Diagnosis) -> str:
         "full": f"the learning rate is the best of {rates}, each with the whole budget, by the validation part",
     }.get(found.rates, f"the learning rate is {found.rates}")
     seeds = "one seed" if found.seeds == 1 else f"{found.seeds} seeds"
+    equal = f", the MLPs as wide as makes {found.parameters:,} parameters in all layers" if found.parameters else ""
     return (
-        f"Each training: {found.budget}, {seeds}, {LAYERS} layers of width {WIDTH}; {how}. Scaled: 0 is the best guess "
-        "without a look at the example, 1 is perfect. What is not solved here may be solved by a longer training."
+        f"Each training: {found.budget}, {seeds}, {LAYERS} layers of width {WIDTH}{equal}; {how}. "
+        "Scaled: 0 is the best guess without a look at the example, 1 is perfect. "
+        "What is not solved here may be solved by a longer training."
     )
 
 

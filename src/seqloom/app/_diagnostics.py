@@ -1,9 +1,10 @@
 """What a diagnosis consists of: the tasks at the size of a processor, and the model that every mixer is put into.
 
 Two layers of width 64, each mixer followed by an MLP: the same sizes for every mixer, not the same parameters, since
-what is asked is what a mechanism can do. A task is learnt at one length, judged at that length, and then at longer ones
-that training never held. Where lengths are drawn (parity, words over a group), the first figure is of words exactly as
-long as training's longest ones, and the longer ones are everything from there on.
+what is asked is what a mechanism can do; or the same parameters, where the MLP makes up for what a mixer lacks. A task
+is learnt at one length, judged at that length, and then at longer ones that training never held. Where lengths are
+drawn (parity, words over a group), the first figure is of words exactly as long as training's longest ones, and the
+longer ones are everything from there on.
 
 Source: the sizes are those of Arora et al., 2023, arXiv:2312.04927 (two layers of width 64, 64 columns, 8 pairs), Gu
 and Dao, 2023, arXiv:2312.00752 (induction, selective copying) and Grazzi et al., 2024, arXiv:2411.12537 (parity to
@@ -31,8 +32,9 @@ from seqloom.data.synthetic.retrieval import Retrieval
 from seqloom.data.synthetic.selective_copy import SelectiveCopy
 from seqloom.data.synthetic.state_tracking import StateTracking
 from seqloom.data.synthetic.string_copy import StringCopy
+from seqloom.layers.mlp import MLP
 from seqloom.mixers._base import Mixer
-from seqloom.models.backbone import Backbone
+from seqloom.models.backbone import Backbone, levelled
 from seqloom.models.causal_lm import CausalLM
 from seqloom.models.encoder import Encoder
 from seqloom.training.budget import Budget
@@ -93,10 +95,14 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
 }
 
 
-def run_of(diagnostic: Diagnostic, mixers: tuple[Mixer.Config, ...], budget: Budget, seed: int) -> Run:
-    """The training of a mixer, or of several that take turns, on a task."""
+def run_of(
+    diagnostic: Diagnostic, mixers: tuple[Mixer.Config, ...], budget: Budget, seed: int, parameters: int = 0
+) -> Run:
+    """The training of a mixer, or of several that take turns, on a task; 0 parameters = the usual channel mixer."""
     task: Any = diagnostic.task.owner
-    backbone = Backbone.Config(width=WIDTH, layers=max(LAYERS, len(mixers)), mixers=mixers)
+    layers = max(LAYERS, len(mixers))
+    mlp = levelled(mixers, layers, WIDTH, parameters) if parameters else MLP.Config()
+    backbone = Backbone.Config(width=WIDTH, layers=layers, mixers=mixers, mlp=mlp)
     model: Component.Config = CausalLM.Config(backbone=backbone)
     if task.task == "classify":
         model = Encoder.Config(backbone=backbone)

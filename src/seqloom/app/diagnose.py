@@ -123,6 +123,8 @@ class Diagnosis:
     budget: str
     seeds: int
     rates: str
+    parameters: int = 0
+    """Of all layers; 0 = the same MLP for every mixer."""
 
     @property
     def mixers(self) -> tuple[str, ...]:
@@ -145,6 +147,7 @@ class Diagnosis:
             "budget": self.budget,
             "seeds": self.seeds,
             "rates": self.rates,
+            "parameters": self.parameters,
             "model": {"width": WIDTH, "layers": LAYERS},
         }
 
@@ -175,6 +178,7 @@ def diagnose(
     budget: str = "20s",
     seeds: int = 1,
     rates: str = "full",
+    parameters: int = 0,
     out: str | Path | None = None,
     device: str = "auto",
     progress: Progress | None = None,
@@ -189,12 +193,14 @@ def diagnose(
         seeds: Trainings of each cell; the learning rate is chosen on the first.
         rates: How the learning rate is chosen: ``full`` (three with the whole budget each), ``halving`` (a third of it
             each, then the best one with all of it), or one rate.
+        parameters: Of all layers, mixers and MLPs together: the MLPs' width makes up for what a mixer lacks. 0 = the
+            same MLP for every mixer.
         out: Folder in which finished cells are kept; None keeps them in memory.
         device: auto, cpu, cuda.
         progress: Where to tell how far it is.
     """
-    if seeds < 1:
-        raise ConfigError("a diagnosis needs at least one seed")
+    if seeds < 1 or parameters < 0:
+        raise ConfigError(f"a diagnosis needs a seed and a number of parameters, not {seeds} and {parameters}")
     check_rates(rates)
     each, where = parse(budget), device_named(device)
     asked, names = _mixers([mixers] if isinstance(mixers, str) else mixers, options), _tasks(tasks)
@@ -202,13 +208,14 @@ def diagnose(
     with alone(None if out is None else Path(out)):
         for text in asked:
             for task in names:
-                plan = _Plan(text, tuple(options), task, each, Path(out) / CELLS if out is not None else None)
+                folder = Path(out) / CELLS if out is not None else None
+                plan = _Plan(text, tuple(options), task, each, parameters, folder)
                 examiner = Examiner(capped(DIAGNOSTICS[task], each), rates, seeds, drawn, where)
                 prefix = f"{len(cells) + 1}/{len(asked) * len(names)} {plan.name} on {task}"
                 cells.append(_cell(plan, examiner, ArmProgress(progress, prefix)))
                 if cells[-1].error:
                     progress.note(f"{plan.name} on {task} {cells[-1].word}: {cells[-1].error}")
-    return Diagnosis(cells, str(each), seeds, rates)
+    return Diagnosis(cells, str(each), seeds, rates, parameters)
 
 
 @dataclass(frozen=True)
@@ -219,6 +226,7 @@ class _Plan:
     options: tuple[str, ...]
     task: str
     budget: Budget
+    parameters: int
     folder: Path | None
 
     @property
@@ -228,7 +236,7 @@ class _Plan:
     def run(self, diagnostic: Diagnostic) -> Run:
         """The training, but for its learning rate."""
         mixers = (configured(self.mixers, self.options),) if self.options else pattern(self.mixers)
-        return run_of(diagnostic, mixers, self.budget, FIRST_SEED)
+        return run_of(diagnostic, mixers, self.budget, FIRST_SEED, self.parameters)
 
 
 def _mixers(given: Sequence[str], options: Sequence[str]) -> list[str]:

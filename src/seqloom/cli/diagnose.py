@@ -40,6 +40,8 @@ class Diagnose:
     rates: str = "full"
     """How the learning rate is chosen: full (three with the whole budget each), halving (three with a third of it,
     then the best with all of it), or a number."""
+    parameters: int = 0
+    """Of all layers together: the MLPs make up for what a mixer lacks; 0 = the same MLP for every mixer."""
     out: Folder = None
     """Folder of what is finished; default: diagnosis."""
     report: File = None
@@ -68,6 +70,7 @@ class Diagnose:
                 budget=self.budget,
                 seeds=self.seeds,
                 rates=self.rates,
+                parameters=self.parameters,
                 out=self.out or "diagnosis",
                 device=self.device,
                 progress=progress,

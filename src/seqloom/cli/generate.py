@@ -30,6 +30,10 @@ class Generate:
     """Draw from so many likeliest symbols; 0 = all."""
     top_p: float = 1.0
     """Draw from the likeliest symbols that hold this share of the probability."""
+    attention: str | None = None
+    """hip: attention layers read only what a tree search finds, for long sequences; nothing is trained."""
+    keys: int = 512
+    """How many keys that search may find."""
     seed: int = 7
     """The same seed gives the same sequences."""
     to: File = None
@@ -43,6 +47,10 @@ class Generate:
         from seqloom.app.fitted import load
 
         fitted = load(self.model)
+        if self.attention is not None:
+            from seqloom.app.attention import use_attention
+
+            use_attention(fitted, self.attention, self.keys)
         frame = fitted.generate(
             self.n,
             prompts=self.prompts if self.prompt is None else fitted.reading(self.prompt),

@@ -37,6 +37,19 @@ def pattern(text: str) -> tuple[Mixer.Config, ...]:
     return tuple(found)
 
 
+def levelled(mixers: tuple[Mixer.Config, ...], layers: int, width: int, parameters: int) -> MLP.Config:
+    """The channel mixer with which mixers and channel mixers of all layers have so many parameters, to a hidden unit.
+
+    ConfigError where the mixers alone have more.
+    """
+    given = sum(p.numel() for layer in range(layers) for p in mixers[layer % len(mixers)].build(width).parameters())
+    unit = sum(p.numel() for p in MLP(width, MLP.Config(hidden=1 / width, multiple=1)).parameters())
+    hidden = round((parameters - given) / (layers * unit))
+    if hidden < 1:
+        raise ConfigError(f"the mixers alone have {given:,} parameters: {parameters:,} are too few for a comparison")
+    return MLP.Config(hidden=hidden / width, multiple=1)
+
+
 class _Block(nn.Module):
     """One layer: a mixer and a channel mixer, each behind its norm and a residual connection."""
 

@@ -154,6 +154,10 @@ def _check_op(op: Kernel, backend: Backend, case: tuple[Any, ...]) -> None:
 
 def _check_derivatives(op: Kernel, case: tuple[Any, ...], where: str) -> None:
     inputs = tuple(_leaf(value, True) for value in case)
+    if not any(value.requires_grad for value in _tensors(inputs)) or not any(
+        value.is_floating_point() or value.is_complex() for value in _pack(op(*case))
+    ):
+        return  # whole numbers in, or whole numbers out
     try:
         torch.autograd.gradcheck(op, inputs, fast_mode=True, atol=1e-6)
         torch.autograd.gradgradcheck(op, inputs, fast_mode=True, atol=1e-6)

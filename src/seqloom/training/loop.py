@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from seqloom.comm.world import Alone, World
+from seqloom.core import auxiliary
 from seqloom.core.batch import Batch
 from seqloom.core.counting import saved_bytes
 from seqloom.core.errors import ConfigError, Diverged
@@ -25,7 +26,7 @@ from seqloom.core.protocols import Progress, Silent
 from seqloom.core.rng import generator, torch_generator
 from seqloom.data.examples import Examples
 from seqloom.models._base import Model
-from seqloom.objectives._base import divisor
+from seqloom.objectives._base import Term, divisor
 from seqloom.training._interrupt import polite_interrupt
 from seqloom.training._resume import moments, restore, save, set_moments
 from seqloom.training._totals import Totals
@@ -175,14 +176,16 @@ class Loop:
             name: self.world.all_reduce(torch.stack([self.objective.count(b, name).float() for b in batches]).sum())
             for name in self.objective.terms
         }
-        totals = Totals()
+        totals, share = Totals(), len(batches) * self.world.size
         self.model.zero_grad(set_to_none=True)  # not the optimiser's alone: what was just frozen still has a gradient
         for batch in batches:
-            with self._autocast():
+            with self._autocast(), auxiliary.collecting() as added:
                 terms = self.objective.loss(self.model.run(batch), batch)
             parts = [t.weight * t.sum / divisor(counts[name]) for name, t in terms.items() if t.weight]
+            parts += [value / share for value in added.values()]
             torch.stack(parts).sum().backward()
-            totals.add(terms)
+            one = torch.ones((), device=self.device)
+            totals.add(terms | {name: Term(value.detach(), one, weight=0.0) for name, value in added.items()})
         return totals
 
     def _clip(self) -> float:

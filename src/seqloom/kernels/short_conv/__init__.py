@@ -84,7 +84,8 @@ def cost(x_BTD, weight_DK, bias_D=None, before_BKD=None, segments_BT=None, lengt
     given = (value for value in (bias_D, before_BKD, segments_BT, lengths_B) if value is not None)
     (B, _, D), K = x_BTD.shape, weight_DK.shape[1]
     state = B * (K - 1) * D * x_BTD.element_size()
-    return Cost(x_BTD.numel() * K, 2 * x_BTD.nbytes + weight_DK.nbytes + state + sum(value.nbytes for value in given))
+    columns = x_BTD.shape[0] * x_BTD.shape[1] if lengths_B is None else int(lengths_B.sum())
+    return Cost(columns * D * K, 2 * x_BTD.nbytes + weight_DK.nbytes + state + sum(value.nbytes for value in given))
 
 
 @short_conv.cases

@@ -12,6 +12,7 @@ arXiv:2305.13245; Beltagy et al., "Longformer", 2020, arXiv:2004.05150, section 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,9 +25,11 @@ from seqloom.kernels.block_attention import block_attention, seen_pairs
 from seqloom.layers.linear import Linear
 from seqloom.layers.norm import Norm
 from seqloom.layers.rotary import Rotary
+from seqloom.layers.tree_attention import TreeAttention
 from seqloom.mixers._base import Mixer, Traits
 from seqloom.mixers.attention._cache import Cache
 from seqloom.mixers.attention._masks import segment_bounds, span, tree_mask
+from seqloom.mixers.attention._segmentwise import by_segment
 
 
 class Attention(Mixer):
@@ -56,6 +59,13 @@ class Attention(Mixer):
         """Bias of the output (GPT-2)."""
         qk_norm: bool = False
         """RMS-normalise each head's queries and keys before they turn (Qwen3)."""
+        sparse: TreeAttention.Config | None = None
+        """Outside training, look only where a tree search points (HiP); None = at everything."""
+
+        def __post_init__(self) -> None:
+            """ConfigError where a search has nothing to replace."""
+            if self.sparse is not None and (self.window or not self.causal):
+                raise ConfigError("attention: sparse replaces causal attention over everything, without a window")
 
     config: Config
 
@@ -71,6 +81,8 @@ class Attention(Mixer):
                 bidirectional="native",
                 packing="native",
             )
+        if config.sparse is not None:
+            return _searched(config.sparse)
         return Traits(
             causal="exact",
             step="history",
@@ -108,6 +120,7 @@ class Attention(Mixer):
         self.out = Linear(heads * self.head_width, width, bias=self.config.out_bias)
         self.rotary = None if self.config.rotary is None else Rotary(self.head_width, self.config.rotary)
         norm = Norm.Config(kind="rms", eps=1e-6)
+        self.sparse = None if self.config.sparse is None else self.config.sparse.build()
         self.q_norm = Norm(self.head_width, norm) if self.config.qk_norm else None
         self.k_norm = Norm(self.head_width, norm) if self.config.qk_norm else None
 
@@ -164,6 +177,11 @@ class Attention(Mixer):
         T, S, window = q.shape[2], k.shape[2], self.config.window
         ragged = state is not None and not state.even
         before_B = None if state is None else state.length_B
+        if self.sparse is not None and not self.training:
+            before_B = self.no_length(len(q)) if before_B is None else before_B
+            if layout.starts_BT is not None:
+                return by_segment(self.sparse, q, k, v, before_B, layout)
+            return self.sparse(q, k, v, before_B)
         if T == 1 and state is not None and layout.plain and state.parts_BL is None and not torch.is_grad_enabled():
             return self._step(q, k, v, state)
         if layout.parents_BT is not None or layout.parts_BT is not None:
@@ -228,3 +246,13 @@ class Attention(Mixer):
         """A key and a value a position and key head, and the row's length."""
         size = self.qkv.weight.element_size()
         return 2 * length * self.groups * self.head_width * size + torch.long.itemsize
+
+
+def _searched(sparse: TreeAttention.Config) -> Traits:
+    """Of attention behind a search; in training it is full attention."""
+    gaps = {"flops": "the formula is that of training, which looks at everything"}
+    if sparse.queries > 1:
+        shared = "queries that share a list choose it together, and which ones do depends on where a call begins"
+        gaps |= dict.fromkeys(("causality", "steps", "chunks", "rows"), shared)
+    kinds: dict[str, Any] = {"causal": "exact", "step": "history", "rollback": "free", "packing": "native"}
+    return Traits(sequence_comm="forbidden", known_gaps=gaps, **kinds)

@@ -1,0 +1,5 @@
+"""The same gathered tiles; see ``_gather``."""
+
+from seqloom.kernels.sparse_attention._gather import FORWARDS, refuses
+
+__all__ = ["FORWARDS", "refuses"]

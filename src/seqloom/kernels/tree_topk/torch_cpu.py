@@ -1,0 +1,5 @@
+"""Many searches at once; see ``_beam``."""
+
+from seqloom.kernels.tree_topk._beam import FORWARDS, refuses
+
+__all__ = ["FORWARDS", "refuses"]

@@ -1,0 +1,1 @@
+"""Mixers that are two kinds in one layer."""
