@@ -12,11 +12,11 @@ def test_identities_hold() -> None:
 
 def test_an_arm_is_trained_and_its_share_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claim.SeqBoat, "steps", 2)
-    few = claim.MQAR.Config
-    small = few(vocab=64, length=32, pairs=4, train=64, valid=8, test=16)
-    monkeypatch.setattr(claim, "NOISY", small)
+    monkeypatch.setattr(claim, "LOOKUP", claim.Induction.Config(length=32, train=128, valid=8, test=16))
+    monkeypatch.setattr(claim, "PAIRS", claim.MQAR.Config(vocab=64, length=32, pairs=4, train=128, valid=8, test=16))
     arms = claim.SeqBoat().arms()
     assert 0 < arms["sparse"].measure(0)["share"] < 1
+    assert 0 < arms["pairs"].measure(0)["share"] < 1
     assert arms["same_window"].measure(0)["share"] == 1.0
 
 
@@ -25,6 +25,6 @@ def test_findings_read_what_arms_give() -> None:
     found = list(claim.SeqBoat().findings({name: Arm(name, metrics) for name in claim.SeqBoat().arms()}))
     assert len(found) == 8
     assert [finding.text for finding in found if not finding.holds] == [
-        "recall ahead of attention everywhere with the same window",
-        "share with four times as many pairs, over that",
+        "accuracy ahead of attention everywhere with the same window",
+        "share among pairs, over that",
     ]

@@ -108,9 +108,12 @@ def test_the_measure_prefers_queries_that_stand_out():
 
 
 def test_ranks_before_are_the_places_on_arrival():
-    x = torch.randint(5, (2, 3, 50)).double()
-    want = torch.stack([(x[..., :t] >= x[..., t : t + 1]).sum(-1) for t in range(50)], -1)
-    assert torch.equal(ranks_before(x), want)
+    x = torch.randint(50, (2, 3, 150)).double()
+    want = torch.stack([(x[..., :t] >= x[..., t : t + 1]).sum(-1) for t in range(150)], -1)
+    assert torch.equal(ranks_before(x, 150), want)
+    few = ranks_before(x, 7)
+    assert torch.equal(few < 7, want < 7)
+    assert torch.equal(few[want < 7], want[want < 7])
 
 
 def test_scores_grow_like_t_log_t():

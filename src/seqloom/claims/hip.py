@@ -28,8 +28,8 @@ from seqloom.training.loop import Loop
 from seqloom.training.prepare import prepare
 from seqloom.training.run import Run
 
-STAGES = ((64, 64, 700), (256, 16, 200), (512, 8, 150), (1024, 8, 200))
-"""Columns, rows and steps of the lookup's training: what is found at 64 columns is carried to 1024."""
+STAGES = ((64, 64, 700), (256, 16, 200), (512, 8, 150))
+"""Columns, rows and steps of the lookup's training: what is found at 64 columns is carried to 512."""
 NOVEL = 512
 SHARE, WINDOW, SINKS = 8, 24, 8
 """A query sees an eighth of the length: these of it are near or first, the others are found."""
@@ -51,8 +51,7 @@ class HiP(Claim):
     )
     paper = "Llama 3.1 8B and others, contexts to 128k and beyond, LongBench, passkey retrieval"
     here = (
-        "two layers of width 64, lookup in 1024 columns and a novel as bytes in windows of 512; some four minutes a "
-        "seed"
+        "two layers of width 64, lookup in 512 columns and a novel as bytes in windows of 512; some four minutes a seed"
     )
     reading = 300
 

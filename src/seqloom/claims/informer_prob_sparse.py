@@ -26,6 +26,7 @@ from seqloom.kernels.block_attention import block_attention
 from seqloom.layers.distil import Distil
 from seqloom.layers.mlp import MLP
 from seqloom.mixers.attention import prob_sparse as sparse
+from seqloom.models.encoder import Encoder
 from seqloom.training.loop import Loop
 from seqloom.training.prepare import prepare
 from seqloom.training.run import Run
@@ -65,7 +66,9 @@ class InformerProbSparse(Claim):
     def arm(self, factor: float) -> Count:
         """How many queries are answered is the difference."""
         mixer = sparse.ProbSparse.Config(factor=factor)
-        run = digits(stack(mixer, 32, mlp=MLP.Config()), self.steps, repeat=2)
+        backbone = stack(mixer, 32, mlp=MLP.Config())
+        model = Encoder.Config(backbone=backbone, positions=COLUMNS)  # attention alone does not know the order
+        run = replace(digits(backbone, self.steps, repeat=2), model=model)
 
         def measure(seed: int) -> Mapping[str, float]:
             loop = Loop(own := replace(run, seed=seed), data := prepare(own))

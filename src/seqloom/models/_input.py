@@ -11,23 +11,26 @@ from seqloom.core.errors import ConfigError
 from seqloom.core.layout import Layout
 from seqloom.core.sizes import Sizes
 
+SMALL = 0.02
+"""What a matrix that is the head too can start with: its logits are then nearly even."""
+
 
 class Input(nn.Module):
     """Sum of the token's embedding, a linear map of its values and, if asked for, a learned position."""
 
-    def __init__(self, sizes: Sizes, width: int, positions: int = 0, rate: float = 0.0) -> None:
-        """Embeddings start at N(0, 0.02)."""
+    def __init__(self, sizes: Sizes, width: int, positions: int = 0, rate: float = 0.0, std: float = SMALL) -> None:
+        """Embeddings, positions and values start at N(0, std)."""
         super().__init__()
         self.rate = rate
         self.embedding = nn.Embedding(sizes.vocabulary, width) if sizes.vocabulary else None
         if self.embedding is not None:
-            nn.init.normal_(self.embedding.weight, std=0.02)
+            nn.init.normal_(self.embedding.weight, std=std)
         self.position = nn.Embedding(positions, width) if positions else None
         if self.position is not None:
-            nn.init.normal_(self.position.weight, std=0.02)
+            nn.init.normal_(self.position.weight, std=std)
         self.values = nn.Linear(sizes.channels, width) if sizes.channels else None
         if self.values is not None and self.embedding is not None:
-            nn.init.normal_(self.values.weight, std=0.02)  # as small as the symbols, which would be drowned
+            nn.init.normal_(self.values.weight, std=std)  # as small as the symbols, which would be drowned
             nn.init.zeros_(self.values.bias)
 
     def forward(

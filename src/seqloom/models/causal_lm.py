@@ -17,7 +17,7 @@ from seqloom.core.errors import ConfigError
 from seqloom.core.sizes import Sizes
 from seqloom.layers.linear import Linear
 from seqloom.models._causal import Causal
-from seqloom.models._input import Input
+from seqloom.models._input import SMALL, Input
 from seqloom.models.backbone import Backbone
 
 
@@ -47,10 +47,12 @@ class CausalLM(Causal):
         if sizes.vocabulary < 1:
             raise ConfigError("a causal language model needs a vocabulary")
         width = self.config.backbone.width
-        self.input = Input(sizes, width, self.config.positions, self.config.dropout)
+        # small embeddings are drowned by the first layer's output; only a head that shares them needs them small
+        std = SMALL if self.config.tie else 1.0
+        self.input = Input(sizes, width, self.config.positions, self.config.dropout, std)
         self.backbone: Backbone = self.config.backbone.build()
         self.head = Linear(width, sizes.vocabulary, bias=False)
-        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.normal_(self.head.weight, std=SMALL)
         self.tie()
 
     def tie(self) -> None:

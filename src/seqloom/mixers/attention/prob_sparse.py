@@ -37,6 +37,8 @@ from seqloom.mixers._base import Mixer, Traits
 GOLDEN = (math.sqrt(5) - 1) / 2
 ROOM = 1 << 22
 """Elements of gathered keys at a time."""
+PIECE = 64
+"""Queries that are ranked at a time."""
 
 
 class ProbSparse(Mixer):
@@ -161,9 +163,8 @@ class ProbSparse(Mixer):
         """Keys of each query (T, U), -1 = none: independent draws, or a fixed sequence of low discrepancy."""
         if self.training and self.config.redraw and self.config.causal != "strict":
             return torch.randint(T, (T, count), device=device)
-        draw_TU = torch.arange(T, device=device)[:, None] * GOLDEN + torch.arange(1, count + 1, device=device) * (
-            GOLDEN**2
-        )
+        row_T, column_U = (torch.arange(n, device=device, dtype=torch.float64) for n in (T, count))
+        draw_TU = row_T[:, None] * GOLDEN + (column_U + 1) * GOLDEN**2
         if self.config.causal != "strict":
             return ((draw_TU % 1.0) * T).long()
         reach_T1 = torch.arange(1, T + 1, device=device)[:, None]
@@ -173,7 +174,8 @@ class ProbSparse(Mixer):
     def _strict(self, q: Tensor, k: Tensor, v: Tensor, measure_BHT: Tensor) -> Tensor:
         """Answer a query by its rank among those before it, from keys that it may see."""
         T = q.shape[2]
-        chosen_BHT = ranks_before(measure_BHT) < self._quota(T, q.device)
+        quota_T = self._quota(T, q.device)
+        chosen_BHT = ranks_before(measure_BHT, min(int(quota_T[-1]), T)) < quota_T
         lazy = _running(v, mean=self.config.lazy == "mean")
         most = int(chosen_BHT.sum(2).max())
         order_BHu = chosen_BHT.long().argsort(dim=2, descending=True, stable=True)[..., :most]
@@ -202,15 +204,19 @@ def measure(q: Tensor, k: Tensor, sample_TU: Tensor, over_T: Tensor) -> Tensor:
     return torch.cat(found, 2)
 
 
-def ranks_before(x: Tensor) -> Tensor:
-    """How many of the earlier entries of the last axis are larger, ties included: the place of each when it came."""
-    T, found = x.shape[-1], []
-    step = max(1, ROOM // max(1, x.numel()))
-    at = torch.arange(T, device=x.device)
-    for first in range(0, T, step):
-        rows = slice(first, first + step)
-        ahead = (x[..., None, :] >= x[..., rows, None]) & (at < at[rows, None])
-        found.append(ahead.sum(-1))
+def ranks_before(x: Tensor, most: int) -> Tensor:
+    """How many of the earlier entries of the last axis are as large, counted up to ``most``, beyond which it is less.
+
+    Pieces of the axis are compared with themselves and with the ``most`` largest entries before them.
+    """
+    top, found = x.new_full((*x.shape[:-1], most), -torch.inf), []
+    earlier = torch.ones(PIECE, PIECE, dtype=torch.bool, device=x.device).tril(-1)
+    for here in x.split(PIECE, -1):
+        size = here.shape[-1]
+        before = (top[..., None, :] >= here[..., None]).sum(-1)
+        inside = ((here[..., None, :] >= here[..., None]) & earlier[:size, :size]).sum(-1)
+        found.append(before + inside)
+        top = torch.cat([top, here], -1).topk(most, -1).values
     return torch.cat(found, -1)
 
 
