@@ -258,3 +258,15 @@ def test_a_mixer_that_can_solves_a_task_and_one_that_cannot_does_not():
 
 def _run(diagnostic, name="gru", steps=3, options=()):
     return _diagnostics.run_of(diagnostic, (configured(name, options),), Budget(steps=steps), 7)
+
+
+def test_equal_parameters_are_made_by_the_mlps(small):
+    found = seqloom.diagnose(["gru", "s4d"], ["parity"], budget="1steps", rates="1e-3", parameters=60_000)
+    sizes = [cell.parameters for cell in found.cells]
+    assert abs(sizes[0] - sizes[1]) < 2 * 3 * _diagnostics.WIDTH
+    assert "60,000 parameters" in _diagnosis_files.about(found)
+    assert found.figures()["parameters"] == 60_000
+    few = seqloom.diagnose("gru", ["parity"], budget="1steps", rates="1e-3", parameters=100)
+    assert "too few for a comparison" in few.cells[0].error
+    with pytest.raises(ConfigError, match="not 1 and -1"):
+        seqloom.diagnose("gru", ["parity"], budget="1steps", parameters=-1)

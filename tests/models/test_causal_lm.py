@@ -141,3 +141,11 @@ def test_dropout_acts_on_the_embedding_in_training_alone():
     lm, ids = model(dropout=0.5), tokens()
     assert not (lm(ids)[0].hidden[0] == 0).any()
     assert 0.3 < (lm.train()(ids)[0].hidden[0] == 0).double().mean() < 0.7
+
+
+def test_embeddings_are_small_only_where_the_head_shares_them():
+    sizes = {tie: CausalLM(Sizes(vocabulary=400), CausalLM.Config(tie=tie)) for tie in (True, False)}
+    spread = {tie: float(model.input.embedding.weight.detach().std()) for tie, model in sizes.items()}
+    assert spread[True] == pytest.approx(0.02, rel=0.1)
+    assert spread[False] == pytest.approx(1.0, rel=0.1)
+    assert float(sizes[False].head.weight.detach().std()) == pytest.approx(0.02, rel=0.1)

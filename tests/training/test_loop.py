@@ -14,7 +14,9 @@ from seqloom.core.sizes import Sizes
 from seqloom.data.batching import Batching
 from seqloom.data.examples import Examples
 from seqloom.data.ragged import Ragged
+from seqloom.layers.router import Router
 from seqloom.mixers.attention.attention import Attention
+from seqloom.mixers.memory.mom import MoM
 from seqloom.models.backbone import Backbone, pattern
 from seqloom.models.causal_lm import CausalLM
 from seqloom.objectives._base import Objective
@@ -319,3 +321,15 @@ def test_gradients_are_clipped_to_the_norm_that_was_asked_for(limit: float) -> N
     after = torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in loop.model.parameters()]))
     assert before > 0.1
     assert float(after) == pytest.approx(limit or before, rel=1e-4)
+
+
+def test_losses_that_parts_ask_for_are_added_and_logged() -> None:
+    """The balance of a router: its gradient is that of the loss plus its own, shared by the micro-batches."""
+    mixture = replace(MODEL, backbone=Backbone.Config(width=8, layers=2, mixers=pattern("mom"), mlp=None))
+    loop = Loop(run(model=mixture), data())
+    values = loop._one_step()
+    assert (
+        values["balance"] >= 2 * 0.01 * 2 * 0.9
+    )  # two layers, weight 0.01, about ``top`` = 2 where all are used alike
+    quiet = Backbone.Config(width=8, layers=2, mixers=(MoM.Config(router=Router.Config(balance=0.0)),), mlp=None)
+    assert "balance" not in Loop(run(model=replace(mixture, backbone=quiet)), data())._one_step()
