@@ -67,7 +67,7 @@ class InformerProbSparse(Claim):
         """How many queries are answered is the difference."""
         mixer = sparse.ProbSparse.Config(factor=factor)
         backbone = stack(mixer, 32, mlp=MLP.Config())
-        model = Encoder.Config(backbone=backbone, positions=COLUMNS)  # attention alone does not know the order
+        model = Encoder.Config(backbone=backbone, positions=COLUMNS + 8)  # attention alone does not know the order
         run = replace(digits(backbone, self.steps, repeat=2), model=model)
 
         def measure(seed: int) -> Mapping[str, float]:

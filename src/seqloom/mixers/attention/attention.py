@@ -253,6 +253,7 @@ def _searched(sparse: TreeAttention.Config) -> Traits:
     gaps = {"flops": "the formula is that of training, which looks at everything"}
     if sparse.queries > 1:
         shared = "queries that share a list choose it together, and which ones do depends on where a call begins"
-        gaps |= dict.fromkeys(("causality", "steps", "chunks", "rows"), shared)
+        pieces = ("continuation", "lengths", "capacity", "packing", "padding", "select", "bfloat16", "extremes")
+        gaps |= dict.fromkeys(("causality", *pieces), shared)
     kinds: dict[str, Any] = {"causal": "exact", "step": "history", "rollback": "free", "packing": "native"}
     return Traits(sequence_comm="forbidden", known_gaps=gaps, **kinds)

@@ -55,6 +55,7 @@ class HiP(Mixer):
             cls.Config(sparse=TreeAttention.Config(queries=1)),
             cls.Config(sparse=little),
             cls.Config(attention=Attention.Config(kv_heads=2), sparse=replace(little, keys=2, window=1, sinks=0)),
+            cls.Config(sparse=replace(little, queries=4)),
         )
 
     def __init__(self, width: int, config: Config | None = None) -> None:
