@@ -96,7 +96,8 @@ def drop_in(model: nn.Module, sparse: TreeAttention.Config | None, *, dense: int
     layers = [part for part in model.modules() if isinstance(part, Attention)]
     chosen = [layer for layer in layers[dense:] if layer.config.causal and not layer.config.window]
     if not chosen:
-        raise ConfigError(f"the model has no causal attention over everything behind its first {dense} layers")
+        behind = f" behind its first {dense} attention layers" if dense else ""
+        raise ConfigError(f"the model has no causal attention over everything{behind}")
     for layer in chosen:
         layer.config = replace(layer.config, sparse=sparse)
         layer.can, layer.sparse = layer.config.traits(), None if sparse is None else sparse.build()
