@@ -9,7 +9,7 @@ from seqloom.core.errors import ConfigError
 from seqloom.kernels._kernel import use_backend
 from seqloom.kernels.delta_rule import delta_rule
 
-BACKENDS = ["reference", "torch_cpu"]
+BACKENDS = ["reference", "torch_cpu", "numba_cpu"]
 
 
 def draw(B=2, T=70, H=2, K=4, V=3, dtype=torch.float64):

@@ -33,6 +33,11 @@ def run(serial: Any, parallel: Any, elements: int, *arrays: Any) -> None:
         numba.set_num_threads(before)
 
 
+def flat(value: torch.Tensor) -> np.ndarray:
+    """A tensor's numbers in one row, the last axis fastest; shared with the tensor where they lie so already."""
+    return value.detach().contiguous().view(-1).numpy()
+
+
 def exp(x: float) -> float:
     """E to the x inside compiled loops: to float32's precision a polynomial, which the compiler makes vectors of."""
     return math.exp(x)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from seqloom.kernels._memory import fresh
-from seqloom.kernels._numba import run
+from seqloom.kernels._numba import flat, run
 from seqloom.kernels.gated_loop._cells_cpu import UNITS, advance, inner, retreat
 
 ROWS, SLOTS, KEPT = 4, 4, 3
@@ -50,7 +50,7 @@ def forward(
     states_SBTHK = fresh((states, B, T, H, K), pre_BTGHK)
     values = (pre_BTGHK, panels, bias_GHK, state_SBHK, _moves(moves_BT, B, T), states_SBTHK)
     sizes = (B, T, G, H, K, states)
-    run(_loop, _loop_parallel, pre_BTGHK.numel() * K, *(_flat(value) for value in values), sizes, CODES[cell])
+    run(_loop, _loop_parallel, pre_BTGHK.numel() * K, *(flat(value) for value in values), sizes, CODES[cell])
     return states_SBTHK
 
 
@@ -67,17 +67,13 @@ def backward(
     weight_GHJK = pad(weight_GHJK, (0, -K % UNITS, 0, -K % UNITS, 0, 0, 0, SLOTS - G))
     dslots_BTGHK, dstate_SBHK = fresh(slots_BTGHK.shape, slots_BTGHK), fresh(state_SBHK.shape, state_SBHK)
     values = (dstates_SBTHK, slots_BTGHK, _columns(weight_GHJK), states_SBTHK, state_SBHK, _moves(moves_BT, B, T))
-    arrays = [_flat(value) for value in (*values, dslots_BTGHK, dstate_SBHK)]
+    arrays = [flat(value) for value in (*values, dslots_BTGHK, dstate_SBHK)]
     sizes = (B, T, SLOTS, H, K, len(state_SBHK))
     run(_adjoint, _adjoint_parallel, slots_BTGHK.numel() * K, *arrays, sizes, CODES[cell])
     return dslots_BTGHK, dstate_SBHK
 
 
 FORWARDS = {"gated_loop": forward, "gated_loop_backward": backward}
-
-
-def _flat(value: Tensor) -> np.ndarray:
-    return value.detach().contiguous().view(-1).numpy()
 
 
 def _moves(moves_BT: Tensor | None, B: int, T: int) -> Tensor:
