@@ -103,8 +103,7 @@ def run_of(
     layers = max(LAYERS, len(mixers))
     mlp = levelled(mixers, layers, WIDTH, parameters) if parameters else MLP.Config()
     backbone = Backbone.Config(width=WIDTH, layers=layers, mixers=mixers, mlp=mlp)
-    # a matrix that is the head too starts small, and the first layer would drown the symbols
-    model: Component.Config = CausalLM.Config(backbone=backbone, tie=False)
+    model: Component.Config = CausalLM.Config(backbone=backbone)
     if task.task == "classify":
         model = Encoder.Config(backbone=backbone)
     objective: Any = discovery.get("objectives", task.objective)
