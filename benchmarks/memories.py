@@ -1,7 +1,7 @@
 """The delta rule against its step loop, memories against one, a tree search against everything, sparse activation.
 
-The floor of the delta rule is the matrix products and the triangular systems that its chunked form consists of, one
-batched call each. A mixture of memories is held against one memory of the same rule times the memories at work. HiP
+The delta rule on a processor goes step by step through panels of channels; beside it stands its chunked form, and the
+matrix products and triangular systems alone of which that consists, one batched call each. A mixture of memories is held against one memory of the same rule times the memories at work. HiP
 is timed at 65,536 tokens with its default budget, on keys and queries whose scores change slowly, as trained ones do;
 SeqBoat by the share of positions that its router lets attend.
 """
@@ -13,6 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from seqloom.kernels._kernel import use_backend
 from seqloom.kernels.block_attention import block_attention
 from seqloom.kernels.delta_rule import delta_rule
 from seqloom.layers.router import Router
@@ -29,6 +30,7 @@ CHUNK = 64
 
 @cache
 def check() -> None:
+    check_kernel(delta_rule, "numba_cpu")
     check_kernel(delta_rule, "torch_cpu")
 
 
@@ -64,10 +66,16 @@ def floor_of(B: int, T: int, H: int, K: int) -> Callable[[], object]:
     return work
 
 
+def chunked(given: list[Tensor]) -> Tensor:
+    with use_backend("torch_cpu"):
+        return delta_rule(*given)[0]
+
+
 def forward(B: int, T: int, H: int, K: int) -> Case:
     given = draw(B, T, H, K)
     arms = {
         "delta_rule": lambda: delta_rule(*given),
+        "chunked": lambda: chunked(given),
         "step loop": lambda: delta_rule.reference(*given),
         "its products and systems alone": floor_of(B, T, H, K),
     }
@@ -79,6 +87,7 @@ def training(B: int, T: int, H: int, K: int) -> Case:
     dy = torch.randn(B, T, H, K)
     arms = {
         "delta_rule": lambda: torch.autograd.grad(delta_rule(*given)[0], given, dy),
+        "chunked": lambda: torch.autograd.grad(chunked(given), given, dy),
         "autograd through the loop": lambda: torch.autograd.grad(delta_rule.reference(*given)[0], given, dy),
     }
     name = f"delta rule, forward and backward ({B}, {T}, {H}, {K}, {K})"

@@ -38,6 +38,16 @@ def test_equals_the_matrices_from_a_state(backend):
         assert_close(delta_rule(*case), by_matrices(*case), rtol=1e-12, atol=1e-12)
 
 
+def test_more_values_than_a_panel_holds():
+    case = [value.requires_grad_() for value in draw(B=1, T=70, K=6, V=70)]
+    found = {}
+    for backend in ("numba_cpu", "reference"):
+        with use_backend(backend):
+            y, last = delta_rule(*case)
+            found[backend] = y, last, *torch.autograd.grad(y.sin().sum() + last.cos().sum(), case)
+    assert_close(found["numba_cpu"], found["reference"], rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parity
 def test_equals_the_chunks_of_transformers():
     theirs = pytest.importorskip("transformers.models.qwen3_next.modeling_qwen3_next")
