@@ -1,13 +1,14 @@
 """The delta rule against its step loop, memories against one, a tree search against everything, sparse activation.
 
 The delta rule on a processor goes step by step through panels of channels; beside it stands its chunked form, and the
-matrix products and triangular systems alone of which that consists, one batched call each. A mixture of memories is held against one memory of the same rule times the memories at work. HiP
-is timed at 65,536 tokens with its default budget, on keys and queries whose scores change slowly, as trained ones do;
-SeqBoat by the share of positions that its router lets attend.
+matrix products and triangular systems alone of which that consists, one batched call each. A mixture of memories is
+held against one memory of the same rule times the memories at work. HiP is timed at 65,536 tokens with its default
+budget, on keys and queries whose scores change slowly, as trained ones do; SeqBoat by the share of positions that its
+router lets attend.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 import torch
@@ -66,7 +67,7 @@ def floor_of(B: int, T: int, H: int, K: int) -> Callable[[], object]:
     return work
 
 
-def chunked(given: list[Tensor]) -> Tensor:
+def chunked(given: Sequence[Tensor]) -> Tensor:
     with use_backend("torch_cpu"):
         return delta_rule(*given)[0]
 
