@@ -58,11 +58,7 @@ STATE = {
     "h3": ("shift=16", "state=16"),
     "s4d": ("state=32",),
     "s4": ("state=32",),
-    "dss": ("state=16",),
-    "liquid_s4": ("state=32",),
     "lssl": (),
-    "gss": ("state=64",),
-    "hippo": ("state=32",),
     "ema": (),
 }
 """Options with which two layers of width 64 keep about 16 KiB a sequence; who cannot at equal parameters has none."""
