@@ -19,3 +19,11 @@ def test_the_innermost_collector_gets_the_sum():
     assert {name: float(value) for name, value in outer.items()} == {"balance": 1.0, "other": 4.0}
     assert {name: float(value) for name, value in inner.items()} == {"balance": 5.0}
     assert not auxiliary.wanted()
+
+
+def test_an_inner_collector_that_holds_the_same_closes_itself():
+    with auxiliary.collecting() as outer:
+        with auxiliary.collecting():
+            pass
+        auxiliary.add("balance", torch.tensor(1.0))
+    assert outer == {"balance": torch.tensor(1.0)}

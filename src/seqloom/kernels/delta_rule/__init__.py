@@ -126,6 +126,9 @@ def delta_rule_backward(
     Its second order is that of this body.
     """
     given = (q_BTHK, k_BTHK, v_BTHV, log_decay_BTH, beta_BTH, s_BHKV)
+    wrong = unfit(dy_BTHV, dlast_BHKV, *given, segments_BT, lengths_B)
+    if wrong is not None:
+        raise ConfigError(f"delta_rule_backward: {wrong}")
     q, k, v, decay, beta = _steps(*given, segments_BT, lengths_B)
     wide, T = widest(*given), v_BTHV.shape[1]
     valid_BT = _valid(lengths_B, T)
@@ -197,6 +200,15 @@ def mismatch(
         if value is not None and value.shape != shape:
             return f"{name} {tuple(value.shape)} should be {shape}, as q is {tuple(q.shape)}"
     return None
+
+
+def unfit(*inputs: Any) -> str | None:
+    """The same for the inputs of the rule, or of its adjoint, which has two more in front."""
+    adjoints, given = inputs[:-8], inputs[-8:]
+    wrong = mismatch(*given)
+    if wrong is None and adjoints and (adjoints[0].shape, adjoints[1].shape) != (given[2].shape, given[5].shape):
+        return "the adjoints' shapes are not those of v and s"
+    return wrong
 
 
 def widest(*tensors: Tensor) -> torch.dtype:

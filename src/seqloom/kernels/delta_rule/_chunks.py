@@ -22,13 +22,16 @@ import torch
 from torch import Tensor
 from torch.linalg import solve_triangular
 
-from seqloom.kernels.delta_rule import state_dtype, widest
+from seqloom.kernels.delta_rule import state_dtype, unfit, widest
 
 LONG, SHORT = 64, 32
 """Columns of a chunk: the triangle costs C^2 a column, the state K V / C; the shorter for small states."""
 
 
 def refuses(*inputs: Any) -> str | None:
+    wrong = unfit(*inputs)
+    if wrong is not None:
+        return wrong
     q, v = inputs[-8], inputs[-6]
     if q.shape[1] < 2:
         return "fewer than two steps: a chunk would cost more than the work"

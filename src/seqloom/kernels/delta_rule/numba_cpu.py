@@ -22,7 +22,7 @@ from torch.nn.functional import pad
 
 from seqloom.kernels._memory import fresh
 from seqloom.kernels._numba import flat, run
-from seqloom.kernels.delta_rule import state_dtype
+from seqloom.kernels.delta_rule import state_dtype, unfit
 
 ROWS, SPAN = 4, 32
 LANES = {width: (False,) * width for width in (16, 32, 64)}
@@ -30,7 +30,10 @@ LANES = {width: (False,) * width for width in (16, 32, 64)}
 
 
 def refuses(*inputs: Tensor | None) -> str | None:
-    """Serves the rule (..., q, k, v, decay, beta, state, segments, lengths) and its adjoint."""
+    """Serves the rule (q, k, v, decay, beta, state, segments, lengths) and its adjoint (dy, dlast, ...)."""
+    wrong = unfit(*inputs)
+    if wrong is not None:
+        return wrong
     floats = [value for value in inputs[:-2] if value is not None]
     if floats[0].dtype not in (torch.float32, torch.float64) or any(each.dtype != floats[0].dtype for each in floats):
         return "the inputs are not all float32 or all float64"

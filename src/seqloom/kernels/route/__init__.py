@@ -37,7 +37,7 @@ def route(group_N: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
     if group_N.numel() and not -1 <= int(group_N.min()) <= int(group_N.max()) < groups:
         raise ConfigError(f"route: groups lie in -1..{groups - 1}, not {int(group_N.min())}..{int(group_N.max())}")
     order_N = torch.where(group_N < 0, groups, group_N).argsort(stable=True)
-    count_G = group_N.new_zeros(groups).index_add(0, group_N.clamp_min(0), (group_N >= 0).to(group_N.dtype))
+    count_G = group_N[group_N >= 0].bincount(minlength=groups).to(group_N.dtype)
     start_G = count_G.cumsum(0) - count_G
     column_N = torch.arange(len(group_N), device=group_N.device)
     rank_N = torch.empty_like(order_N).index_copy_(0, order_N, column_N)
@@ -76,7 +76,7 @@ def routed(x_NE: Tensor, index_P: Tensor, back_NK: Tensor) -> Tensor:
         index_P: the item that stands in each place.
         back_NK: the places in which an item stands, -1 where there are fewer than K: the derivative reads it.
     """
-    wrong = _mismatch(x_NE, index_P, back_NK)
+    wrong = mismatch(x_NE, index_P, back_NK)
     if wrong is not None:
         raise ConfigError(f"routed: {wrong}")
     if not len(x_NE):
@@ -124,7 +124,7 @@ def _inverse(place_N: Tensor, places: int, item_N: Tensor) -> Tensor:
     return item_P[:places, None]
 
 
-def _mismatch(x_NE: Tensor, index_P: Tensor, back_NK: Tensor) -> str | None:
+def mismatch(x_NE: Tensor, index_P: Tensor, back_NK: Tensor) -> str | None:
     if x_NE.ndim != 2 or index_P.ndim != 1 or back_NK.ndim != 2 or len(back_NK) != len(x_NE):
         return f"items {tuple(x_NE.shape)}, index {tuple(index_P.shape)} and places {tuple(back_NK.shape)} do not fit"
     return None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seqloom.core.errors import ConfigError
 from seqloom.kernels._numba import run
-from seqloom.kernels.route import routed_shapes
+from seqloom.kernels.route import mismatch, routed_shapes
 
 
 def refuses(*inputs: Any) -> str | None:
@@ -16,7 +16,7 @@ def refuses(*inputs: Any) -> str | None:
         return None if inputs[0].dtype == torch.int64 else f"groups of {inputs[0].dtype}"
     if inputs[0].dtype not in (torch.float32, torch.float64):
         return f"no {inputs[0].dtype} in numpy's loops"
-    return None if inputs[0].ndim == 2 and len(inputs[0]) == len(inputs[2]) else "shapes that the reference refuses"
+    return mismatch(*inputs)
 
 
 def forward(group_N: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -30,6 +30,8 @@ def forward(group_N: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def taken(x_NE: Tensor, index_P: Tensor, back_NK: Tensor) -> Tensor:
     x_NE, index_P = x_NE.contiguous(), index_P.contiguous()
+    if len(index_P) and int(index_P.max()) >= len(x_NE):
+        raise ConfigError(f"routed: there is no item {int(index_P.max())} among {len(x_NE)}")
     y_PE = routed_shapes(x_NE, index_P, back_NK)
     run(_take_serial, _take_parallel, y_PE.numel(), x_NE.numpy(), index_P.numpy(), y_PE.numpy())
     return y_PE

@@ -112,6 +112,8 @@ def mismatch(
     q: Tensor, k: Tensor, index: Tensor, offset: Tensor | None, queries: int, keys: int, window: int, sinks: int
 ) -> str | None:
     """What does not fit, in words; None where all does."""
+    if not q.ndim == k.ndim == 4 or len(q) != len(k) or q.shape[3] != k.shape[3]:
+        return f"queries {tuple(q.shape)} and keys {tuple(k.shape)} do not fit"
     B, H, T, _ = q.shape
     G = k.shape[1]
     if not G or H % G:

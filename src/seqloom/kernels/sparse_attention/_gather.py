@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqloom.kernels.sparse_attention import shapes
+from seqloom.core.errors import ConfigError
+from seqloom.kernels.sparse_attention import mismatch, shapes
 
 FAR = 1 << 30
 """Farther than any key."""
@@ -20,7 +21,12 @@ ROOM = 1 << 20
 
 
 def refuses(*inputs: Any) -> str | None:
-    q, k, v = inputs[:3]
+    q, k, v, index, offset, queries, keys, window, sinks = inputs[:9]
+    wrong = mismatch(q, k, index, offset, queries, keys, window, sinks)
+    if wrong is not None:
+        return wrong
+    if index.shape[3] + window + sinks == 0:
+        return "nobody sees anything"
     if 0 in q.shape or 0 in k.shape or 0 in v.shape:
         return "nothing to gather"
     if not q.dtype == k.dtype == v.dtype:
@@ -41,6 +47,8 @@ def forward(
     scale: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     (B, _, T, K), (G, S) = q.shape, k.shape[1:3]
+    if index.numel() and not index.is_cuda and int(index.max()) * keys >= S:
+        raise ConfigError(f"sparse_attention: there is no block {int(index.max())} of {keys} among {S} keys")
     scale = K**-0.5 if scale is None else scale
     wide = torch.promote_types(q.dtype, torch.float32)
     o, l = shapes(q, k, v)

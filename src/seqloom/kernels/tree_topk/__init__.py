@@ -50,6 +50,7 @@ def tree_topk(
     wrong = mismatch(q_BHTK, k_BGSK, offset_B, beam, queries, keys, stride)
     if wrong is not None:
         raise ConfigError(f"tree_topk: {wrong}")
+    check_offset(offset_B)
     (B, _, T, _), G, S = q_BHTK.shape, k_BGSK.shape[1], k_BGSK.shape[2]
     found = torch.full((B, G, -(-T // queries), beam), -1, dtype=torch.long, device=q_BHTK.device)
     q_BGRTK = q_BHTK.unflatten(1, (G, -1)).detach()
@@ -158,10 +159,17 @@ def mismatch(q: Tensor, k: Tensor, offset_B: Tensor, beam: int, queries: int, ke
     """What does not fit, in words; None where all does."""
     if min(beam, queries, keys, stride) < 1:
         return f"beam {beam}, queries {queries}, keys {keys} and stride {stride} must be at least 1"
-    if not k.shape[1] or q.shape[1] % k.shape[1] or q.shape[3] != k.shape[3]:
+    fits = q.ndim == k.ndim == 4 and k.shape[1] and len(q) == len(k)
+    if not fits or q.shape[1] % k.shape[1] or q.shape[3] != k.shape[3]:
         return f"queries {tuple(q.shape)} and keys {tuple(k.shape)} do not fit"
     if offset_B.shape != (len(q),):
         return f"offset_B {tuple(offset_B.shape)} should be ({len(q)},)"
-    if q.shape[2] and int(offset_B.min()) < 0:
-        return f"a query stands at position {int(offset_B.min())}: every query needs a key, its own"
     return None
+
+
+def check_offset(offset_B: Tensor) -> None:
+    """ConfigError where a query has no key; looked at on a processor alone, as a device would have to be waited for."""
+    if offset_B.numel() and not offset_B.is_cuda and int(offset_B.min()) < 0:
+        raise ConfigError(
+            f"tree_topk: a query stands at position {int(offset_B.min())}: every query needs a key, its own"
+        )

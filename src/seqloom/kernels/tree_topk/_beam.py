@@ -8,12 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqloom.kernels.tree_topk import check_offset, mismatch
+
 ROOM = 1 << 22
 """Elements of gathered keys at a time."""
 
 
 def refuses(*inputs: Any) -> str | None:
     q, k = inputs[:2]
+    wrong = mismatch(*inputs)
+    if wrong is not None:
+        return wrong
     if 0 in q.shape or 0 in k.shape:
         return "nothing to search"
     return None if q.dtype == k.dtype and q.dtype.is_floating_point else f"no search of {q.dtype} and {k.dtype}"
@@ -22,6 +27,7 @@ def refuses(*inputs: Any) -> str | None:
 def forward(
     q: Tensor, k: Tensor, offset_B: Tensor, beam: int, queries: int = 1, keys: int = 1, stride: int = 1
 ) -> Tensor:
+    check_offset(offset_B)
     (B, _, T, K), (G, S) = q.shape, k.shape[1:3]
     blocks = -(-T // queries)
     found = torch.empty(B, G, blocks, beam, dtype=torch.long, device=q.device)

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from seqloom.kernels._numba import run
-from seqloom.kernels.tree_topk import shapes
+from seqloom.kernels.tree_topk import check_offset, mismatch, shapes
 
 
 def refuses(*inputs: Any) -> str | None:
     q, k = inputs[:2]
+    wrong = mismatch(*inputs)
+    if wrong is not None:
+        return wrong
     if 0 in q.shape or 0 in k.shape:
         return "nothing to search"
     return None if q.dtype == k.dtype and q.dtype in (torch.float32, torch.float64) else f"no {q.dtype} in numpy"
@@ -21,6 +24,7 @@ def refuses(*inputs: Any) -> str | None:
 def forward(
     q: Tensor, k: Tensor, offset_B: Tensor, beam: int, queries: int = 1, keys: int = 1, stride: int = 1
 ) -> Tensor:
+    check_offset(offset_B)
     found = shapes(q, k, offset_B, beam, queries, keys, stride).fill_(-1)
     q_BGRTK = q.detach().unflatten(1, (k.shape[1], -1)).contiguous()
     arrays = (q_BGRTK.numpy(), k.detach().contiguous().numpy(), offset_B.numpy(), found.numpy())
