@@ -38,6 +38,29 @@ def test_equals_the_matrices_from_a_state(backend):
         assert_close(delta_rule(*case), by_matrices(*case), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("decay", [-1e3, -1e5, -float("inf")])
+@pytest.mark.parametrize("backend", ["torch_cpu", "numba_cpu"])
+def test_one_strong_decay_leaves_the_others_their_digits(backend, decay):
+    case = [value.float() for value in draw(B=1, T=64, K=16, V=16)]
+    case[3] *= 0.05
+    case[3][:, 3] = decay
+    with use_backend("reference"):
+        want = delta_rule(*(value.double() for value in case))
+    with use_backend(backend):
+        assert_close([value.double() for value in delta_rule(*case)], list(want), rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nothing_behind_a_length_is_read(backend):
+    q, k, v, g, beta, s = draw(B=2, T=70)
+    lengths = torch.tensor([3, 66])
+    with use_backend(backend):
+        want = delta_rule(q, k, v, g, beta, s, None, lengths)
+        for value in (q, k, v, g, beta):
+            value[0, 3:] = value[1, 66:] = torch.nan
+        assert_close(delta_rule(q, k, v, g, beta, s, None, lengths), want, rtol=0, atol=0)
+
+
 def test_more_values_than_a_panel_holds():
     case = [value.requires_grad_() for value in draw(B=1, T=70, K=6, V=70)]
     found = {}

@@ -58,9 +58,7 @@ def delta_rule(
         state_BHKV = held_BHKV + (beta_BH[..., None] * k_BHK)[..., None] * error_BHV[..., None, :]
         outputs.append(_read(state_BHKV, q_BHK))
     y_BTHV = torch.stack(outputs, 1).to(v_BTHV.dtype) if outputs else v_BTHV.new_empty(v_BTHV.shape)
-    valid_BT = _valid(lengths_B, y_BTHV.shape[1])
-    y_BTHV = y_BTHV if valid_BT is None else y_BTHV.masked_fill(~valid_BT[..., None, None], 0)
-    return y_BTHV, state_BHKV.to(state_dtype(s_BHKV)).clone(memory_format=torch.contiguous_format)
+    return cleared(y_BTHV, lengths_B), state_BHKV.to(state_dtype(s_BHKV)).clone(memory_format=torch.contiguous_format)
 
 
 @delta_rule.shapes
@@ -131,9 +129,7 @@ def delta_rule_backward(
         raise ConfigError(f"delta_rule_backward: {wrong}")
     q, k, v, decay, beta = _steps(*given, segments_BT, lengths_B)
     wide, T = widest(*given), v_BTHV.shape[1]
-    valid_BT = _valid(lengths_B, T)
-    dy_BTHV = dy_BTHV.to(wide) if valid_BT is None else dy_BTHV.to(wide) * valid_BT[..., None, None]
-    states, dy = [s_BHKV.to(wide)], dy_BTHV.unbind(1)
+    states, dy = [s_BHKV.to(wide)], cleared(dy_BTHV.to(wide), lengths_B).unbind(1)
     for t in range(T):
         held = decay[t][..., None, None] * states[t]
         written = beta[t][..., None] * (v[t] - _read(held, k[t]))
@@ -153,8 +149,7 @@ def delta_rule_backward(
     if not found:
         return *(torch.zeros_like(value) for value in given[:5]), after_BHKV.to(s_BHKV.dtype).clone()  # type: ignore
     dq, dk, dv, ddecay, dbeta = (torch.stack(rows[::-1], 1) for rows in zip(*found, strict=True))
-    if valid_BT is not None:  # a pad's own decay and beta count for nothing
-        ddecay, dbeta = (value.masked_fill(~valid_BT[..., None], 0) for value in (ddecay, dbeta))
+    ddecay, dbeta = cleared(ddecay, lengths_B), cleared(dbeta, lengths_B)  # a pad's own count for nothing
     ds_BHKV = after_BHKV.clone(memory_format=torch.contiguous_format)
     pairs = zip((dq, dk, dv, ddecay, dbeta, ds_BHKV), given, strict=True)
     return tuple(grad.to(value.dtype) for grad, value in pairs)  # type: ignore[return-value]
@@ -221,8 +216,23 @@ def state_dtype(s_BHKV: Tensor) -> torch.dtype:
     return torch.promote_types(s_BHKV.dtype, torch.float32)
 
 
-def _valid(lengths_B: Tensor | None, columns: int) -> Tensor | None:
-    return None if lengths_B is None else torch.arange(columns, device=lengths_B.device) < lengths_B[:, None]
+def valid(lengths_B: Tensor | None, x_BT: Tensor) -> Tensor:
+    """True at the columns that count (B, T)."""
+    at_T = torch.arange(x_BT.shape[1], device=x_BT.device)
+    return (at_T < (x_BT.shape[1] if lengths_B is None else lengths_B[:, None])).expand(x_BT.shape[:2])
+
+
+def cleared(x_BT: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """Zeros in the columns that do not count, whatever stood there."""
+    if lengths_B is None:
+        return x_BT
+    return x_BT.masked_fill(~valid(lengths_B, x_BT)[(...,) + (None,) * (x_BT.ndim - 2)], 0)
+
+
+def starts(segments_BT: Tensor) -> Tensor:
+    """True at the first column of each segment but the one that goes on from the state (B, T)."""
+    before_BT = torch.cat([torch.zeros_like(segments_BT[:, :1]), segments_BT[:, :-1]], 1)
+    return segments_BT != before_BT
 
 
 def _steps(
@@ -230,15 +240,12 @@ def _steps(
 ) -> tuple[tuple[Tensor, ...], ...]:
     """One entry a step, in the dtype of the arithmetic; a decay of 0 forgets, pads neither decay nor write."""
     wide = widest(q, k, v, log_decay, beta, s)
-    valid_BT = _valid(lengths, q.shape[1])
-    decay_BTH, beta_BTH = log_decay.to(wide).exp(), beta.to(wide)
+    q, k, v, log_decay, beta = (cleared(value.to(wide), lengths) for value in (q, k, v, log_decay, beta))
+    decay_BTH = log_decay.exp()
     if segments is not None:
-        before_BT = torch.cat([torch.zeros_like(segments[:, :1]), segments[:, :-1]], 1)
-        decay_BTH = decay_BTH.masked_fill((segments != before_BT)[..., None], 0)
-    if valid_BT is not None:
-        decay_BTH = decay_BTH.masked_fill(~valid_BT[..., None], 1)
-        beta_BTH = beta_BTH * valid_BT[..., None]
-    return tuple(value.to(wide).unbind(1) for value in (q, k, v, decay_BTH, beta_BTH))
+        begins_BT = starts(segments) & valid(lengths, segments)
+        decay_BTH = decay_BTH.masked_fill(begins_BT[..., None], 0)
+    return tuple(value.unbind(1) for value in (q, k, v, decay_BTH, beta))
 
 
 def _read(s_BHKV: Tensor, k_BHK: Tensor) -> Tensor:

@@ -22,8 +22,10 @@ import torch
 from torch import Tensor
 from torch.linalg import solve_triangular
 
-from seqloom.kernels.delta_rule import state_dtype, unfit, widest
+from seqloom.kernels.delta_rule import cleared, starts, state_dtype, unfit, valid, widest
 
+WEAKEST = -100.0
+"""Log decays below this are as this, which forgets all as well, and leaves the others of a chunk their digits."""
 LONG, SHORT = 64, 32
 """Columns of a chunk: the triangle costs C^2 a column, the state K V / C; the shorter for small states."""
 
@@ -113,10 +115,12 @@ class Work:
 def prepare(at: Grid, inputs: tuple[Any, ...], wide: torch.dtype) -> Work:
     """Cut, and everything that does not depend on the state."""
     q_BTHK, k_BTHK, v_BTHV, log_decay_BTH, beta_BTH, _, segments_BT, lengths_B = inputs
-    valid_BT = torch.arange(q_BTHK.shape[1], device=q_BTHK.device)
-    valid_BT = (valid_BT < (q_BTHK.shape[1] if lengths_B is None else lengths_B[:, None])).expand(q_BTHK.shape[:2])
-    q, k, v = (at.cut(value.to(wide)) for value in (q_BTHK, k_BTHK, v_BTHV))
-    beta, log_decay = (at.cut(value.to(wide) * valid_BT[..., None]) for value in (beta_BTH, log_decay_BTH))
+    valid_BT = valid(lengths_B, q_BTHK)
+    log_decay_BTH = log_decay_BTH.clamp_min(WEAKEST)
+    if segments_BT is not None:  # a start forgets by the masks
+        log_decay_BTH = log_decay_BTH.masked_fill(starts(segments_BT)[..., None], 0)
+    given = (q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH)
+    q, k, v, beta, log_decay = (at.cut(cleared(value.to(wide), lengths_B)) for value in given)
     sums_FHC = log_decay.cumsum(2)
     span_FHCC = sums_FHC[..., None] - sums_FHC[..., None, :]
     lower_CC = torch.ones(at.size, at.size, dtype=torch.bool, device=q.device).tril()
@@ -137,8 +141,7 @@ def prepare(at: Grid, inputs: tuple[Any, ...], wide: torch.dtype) -> Work:
 
 def _numbers(at: Grid, segments_BT: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor]:
     """Segment of each column of each chunk, pads belonging to the last valid one, and that before the chunk."""
-    before_BT = torch.cat([torch.zeros_like(segments_BT[:, :1]), segments_BT[:, :-1]], 1)
-    number_BT = ((segments_BT != before_BT) & valid_BT).cumsum(1)
+    number_BT = (starts(segments_BT) & valid_BT).cumsum(1)
     short = -number_BT.shape[1] % at.size
     number_BT = torch.cat([number_BT, number_BT[:, -1:].expand(-1, short)], 1)
     number_BNC = number_BT.unflatten(1, (-1, at.size))
@@ -186,9 +189,7 @@ def forward(
     before, written, last_BHKV = _states(at, work, s_BHKV.to(wide))
     y_FHCV = (work.since[..., None] * work.q) @ before + ((work.q @ work.k.transpose(2, 3)) * work.decays) @ written
     y_BTHV = at.join(y_FHCV, v_BTHV)
-    if lengths_B is not None:
-        y_BTHV = y_BTHV * (torch.arange(y_BTHV.shape[1], device=y_BTHV.device) < lengths_B[:, None])[..., None, None]
-    return y_BTHV.to(v_BTHV.dtype).contiguous(), last_BHKV.to(state_dtype(s_BHKV))
+    return cleared(y_BTHV, lengths_B).to(v_BTHV.dtype).contiguous(), last_BHKV.to(state_dtype(s_BHKV))
 
 
 def backward(
@@ -205,10 +206,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = (q_BTHK, k_BTHK, v_BTHV, log_decay_BTH, beta_BTH, s_BHKV, segments_BT, lengths_B)
     wide, at = widest(*inputs[:6]), grid(q_BTHK, lengths_B, v_BTHV.shape[3])
-    if lengths_B is not None:
-        dy_BTHV = (
-            dy_BTHV * (torch.arange(dy_BTHV.shape[1], device=dy_BTHV.device) < lengths_B[:, None])[..., None, None]
-        )
+    dy_BTHV = cleared(dy_BTHV, lengths_B)
     work = prepare(at, inputs, wide)
     before, written, _ = _states(at, work, s_BHKV.to(wide))
     dy_FHCV = at.cut(dy_BTHV.to(wide))
@@ -217,11 +215,8 @@ def backward(
     likes = (q_BTHK, k_BTHK, v_BTHV, log_decay_BTH, beta_BTH)
     grads = [at.join(value, like) for value, like in zip(found, likes, strict=True)]
     if segments_BT is not None:  # a start's own decay counts for nothing
-        first_BT = torch.cat([segments_BT[:, :1] != 0, segments_BT[:, 1:] != segments_BT[:, :-1]], 1)
-        grads[3] = grads[3].masked_fill(first_BT[..., None], 0)
-    if lengths_B is not None:
-        pads_BT1 = torch.arange(dy_BTHV.shape[1], device=dy_BTHV.device)[:, None] >= lengths_B[:, None, None]
-        grads = [value.masked_fill(pads_BT1 if value.ndim == 3 else pads_BT1[..., None], 0) for value in grads]
+        grads[3] = grads[3].masked_fill(starts(segments_BT)[..., None], 0)
+    grads = [cleared(value, lengths_B) for value in grads]
     pairs = zip((*grads, ds_BHKV), (*likes, s_BHKV), strict=True)
     return tuple(value.to(like.dtype).contiguous() for value, like in pairs)  # type: ignore[return-value]
 

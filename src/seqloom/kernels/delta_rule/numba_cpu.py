@@ -22,7 +22,7 @@ from torch.nn.functional import pad
 
 from seqloom.kernels._memory import fresh
 from seqloom.kernels._numba import flat, run
-from seqloom.kernels.delta_rule import state_dtype, unfit
+from seqloom.kernels.delta_rule import starts, state_dtype, unfit
 
 ROWS, SPAN = 4, 32
 LANES = {width: (False,) * width for width in (16, 32, 64)}
@@ -92,8 +92,7 @@ def _factors(log_decay: Tensor, segments_BT: Tensor | None, lengths_B: Tensor | 
     B, T = log_decay.shape[:2]
     decay_BTH = log_decay.exp()
     if segments_BT is not None:
-        starts_BT = segments_BT.diff(dim=1, prepend=torch.zeros_like(segments_BT[:, :1])) != 0
-        decay_BTH = decay_BTH.masked_fill(starts_BT[..., None], 0)
+        decay_BTH = decay_BTH.masked_fill(starts(segments_BT)[..., None], 0)
     return decay_BTH, torch.full((B,), T) if lengths_B is None else lengths_B.clamp(0, T).long()
 
 

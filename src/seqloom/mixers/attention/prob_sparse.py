@@ -141,7 +141,7 @@ class ProbSparse(Mixer):
         over_T = (
             torch.arange(1, T + 1, device=q.device)
             if self.config.causal == "strict"
-            else torch.full_like(q[0, 0, :, 0], T)
+            else torch.full((T,), T, device=q.device)
         )
         measure_BHT = measure(q.detach(), k.detach(), self._sample(T, sampled, q.device), over_T)
         if self.config.causal == "strict":
@@ -157,7 +157,7 @@ class ProbSparse(Mixer):
 
     def _lazy(self, v: Tensor) -> Tensor:
         total = v.sum(2, keepdim=True)
-        return (total / v.shape[2] if self.config.lazy == "mean" else total).expand_as(v)
+        return (total / v.shape[2] if self.config.lazy == "mean" else total).to(v.dtype).expand_as(v)
 
     def _sample(self, T: int, count: int, device: torch.device) -> Tensor:
         """Keys of each query (T, U), -1 = none: independent draws, or a fixed sequence of low discrepancy."""
@@ -221,5 +221,7 @@ def ranks_before(x: Tensor, most: int) -> Tensor:
 
 
 def _running(v: Tensor, *, mean: bool) -> Tensor:
-    total = v.cumsum(2)
-    return total / torch.arange(1, v.shape[2] + 1, device=v.device, dtype=v.dtype)[:, None] if mean else total
+    """In float32 or wider, as half precision cannot count beyond 256, and back in the values' own dtype."""
+    wide = torch.promote_types(v.dtype, torch.float32)
+    total = v.to(wide).cumsum(2)
+    return (total / torch.arange(1, v.shape[2] + 1, device=v.device)[:, None] if mean else total).to(v.dtype)
