@@ -83,3 +83,10 @@ def test_nothing_to_turn_is_an_error():
         drop_in(model(), LITTLE, dense=2)
     with pytest.raises(ConfigError, match="without a window"):
         Attention.Config(window=4, sparse=LITTLE)
+
+
+def test_reading_everything_again_is_what_the_mixer_says_of_itself():
+    mixer = HiP(16)
+    assert mixer.can != mixer.config.attention.traits()
+    drop_in(mixer, None)
+    assert mixer.can == mixer.attention.can == mixer.config.attention.traits()

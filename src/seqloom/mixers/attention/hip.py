@@ -102,4 +102,7 @@ def drop_in(model: nn.Module, sparse: TreeAttention.Config | None, *, dense: int
         layer.config = replace(layer.config, sparse=sparse)
         layer.can, layer.sparse = layer.config.traits(), None if sparse is None else sparse.build()
         layer.sparse = layer.sparse if layer.sparse is None else layer.sparse.train(layer.training)
+    for part in model.modules():
+        if isinstance(part, HiP):
+            part.can = part.attention.can
     return len(chosen)

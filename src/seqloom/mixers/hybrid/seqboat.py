@@ -159,7 +159,8 @@ class SeqBoat(Mixer):
         """With a router, where every second position attends, as about at the start."""
         active = -(-length // 2) if self.route is not None else length
         maps = sum(layer.weight.numel() for layer in (self.into, self.back))
-        pairs = active * min(active, self.config.window)
+        reach = self.config.window if self.config.causal else 2 * self.config.window - 1
+        pairs = active * min(active, reach)
         attended = 2 * active * maps + 2 * pairs * (self.keys + self.values)
         everywhere = self.past.weight.numel() + (0 if self.route is None else self.route.weight.numel())
         return self.ema.flops(length) + 2 * length * everywhere + attended
