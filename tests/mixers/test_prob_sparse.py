@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.testing import assert_close
 
 from seqloom.core.errors import ConfigError
-from seqloom.mixers.attention.prob_sparse import ProbSparse, measure, ranks_before
+from seqloom.mixers.attention.prob_sparse import ProbSparse, _running, measure, ranks_before
 
 
 def build(width=8, **options):
@@ -133,3 +133,9 @@ def test_scores_grow_like_t_log_t():
 def test_bad_options_are_named(options, said):
     with pytest.raises(ConfigError, match=said):
         build(**options)
+
+
+def test_half_precision_does_not_overflow_in_long_rows():
+    mean = _running(torch.full((1, 1, 1001, 1), 100.0, dtype=torch.float16), mean=True)
+    assert mean.dtype == torch.float16
+    assert (mean == 100).all()

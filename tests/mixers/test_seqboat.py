@@ -116,3 +116,9 @@ def test_the_router_learns_through_the_weight_of_active_positions_alone():
 def test_bad_options_are_named(options, said):
     with pytest.raises(ConfigError, match=said):
         build(**options)
+
+
+def test_a_layer_that_sees_both_sides_counts_both():
+    one, both = (SeqBoat(8, SeqBoat.Config(window=4, sparse=False, causal=causal)) for causal in (True, False))
+    apart = (both.flops(64) - both.ema.flops(64)) - (one.flops(64) - one.ema.flops(64))
+    assert apart == 2 * 64 * (7 - 4) * (one.keys + one.values)

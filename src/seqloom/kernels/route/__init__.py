@@ -58,12 +58,13 @@ def cost(group_N: Tensor, groups: int) -> Cost:
 
 @route.cases
 def examples(rng: torch.Generator, dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:
-    """Items that go nowhere, groups without items, all in one group."""
+    """Items that go nowhere, groups without items, all in one group, no group."""
     yield torch.tensor([0]), 1
     yield torch.tensor([1, -1, 0, 1, -1, 1]), 3
     yield torch.zeros(0, dtype=torch.long), 2
     yield torch.full((7,), 2), 4
     yield torch.full((3,), -1), 2
+    yield torch.full((3,), -1), 0
     yield torch.randint(-1, 9, (211,), generator=rng), 9
 
 
